@@ -264,6 +264,10 @@ fn the_longest_description_takes_no_more_than_its_length() {
         address: LOCALHOST,
         port: 9,
         codecs: vec![sdp::Codec::Pcmu],
+        security: sdp::LocalSecurity::new(
+            sdp::SrtpPolicy::Off,
+            sdp::MediaSecret::new([0; sdp::MediaSecret::LEN]),
+        ),
         session_id: 1,
         session_version: 1,
     };

@@ -54,6 +54,7 @@ fn leg_tick(criterion: &mut Criterion) {
         direction: Direction::SendRecv,
         ptime_ms: 20,
         rtcp_mux: false,
+        srtp: None,
     };
     let request = RecordRequest {
         action: RecordAction::Record,

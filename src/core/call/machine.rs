@@ -36,7 +36,7 @@ pub use exchange::{
 use super::{
     queue::{MAX_QUEUED, Queue},
     refusal::{CallError, Refusal},
-    session::Session,
+    session::{MediaTerms, Session},
     tone_limit::ToneLimit,
 };
 use crate::{
@@ -130,7 +130,7 @@ impl Machine {
         now: Now,
         mut rng: StdRng,
     ) -> Result<Self, Refusal> {
-        let session = Session::new(offer.sdp.as_deref(), offer.codecs, rng.next_u32())?;
+        let session = Session::new(offer.sdp.as_deref(), offer.media, &mut rng)?;
         let (application, callback_uri) = match &owner {
             Owner::Application { name, callback_uri } => {
                 (Some(name.clone()), Some(callback_uri.clone()))
@@ -193,7 +193,7 @@ impl Machine {
         now: Now,
         mut rng: StdRng,
     ) -> Result<Self, Refusal> {
-        let session = Session::new(None, placement.codecs, rng.next_u32())?;
+        let session = Session::new(None, placement.media, &mut rng)?;
         let ringing =
             placement.ringing_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
         let ringing = ringing.unwrap_or(RINGING);
@@ -280,9 +280,9 @@ impl Machine {
             Input::MakeRoom => self.make_room(now),
             Input::Located(result) => self.located(result, now),
             Input::NoEndpoint => self.not_located(Termination::NoEndpoint, now),
-            Input::ReferAsked(dialog) => self.refer_asked(dialog, now),
+            Input::ReferAsked(dialog, terms) => self.refer_asked(dialog, terms, now),
             Input::ReferralLocated(result) => self.referral_located(result, now),
-            Input::Replaced(dialog, offer) => self.replaced(dialog, offer.as_deref()),
+            Input::Replaced(dialog, offer, terms) => self.replaced(dialog, offer.as_deref(), terms),
             Input::Prepared(id, result) => {
                 self.queue.prepared(id, result);
                 self.take_turn(now);
@@ -295,8 +295,9 @@ impl Machine {
             }
             Input::MediaEnded(id, ended) => self.media_ended(id, ended, now),
             Input::ClipSafe(id, result) => self.clip_safe(id, result, now),
-            Input::MediaTimedOut(silence) => {
-                self.end(Termination::MediaTimeout(self.session.loss(silence)), None, now);
+            Input::MediaTimedOut(silence, unauthenticated) => {
+                let loss = self.session.loss(silence, unauthenticated);
+                self.end(Termination::MediaTimeout(loss), None, now);
             }
             Input::LegClosed if self.leg != LegState::Open => {
                 self.leg = LegState::Closed;
@@ -550,6 +551,8 @@ fn guid(rng: &mut StdRng) -> String {
 struct PendingReferral {
     /// The dialog that our INVITE creates.
     dialog: DialogId,
+    /// What we can agree on with the party.
+    terms: MediaTerms,
     /// When ringing ends as unanswered.
     until: Instant,
     /// Our offer, once the INVITE is sent.

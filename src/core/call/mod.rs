@@ -22,7 +22,7 @@ pub use machine::{
     Placement, ReferralCall, Settings,
 };
 pub use refusal::{CallError, Refusal};
-pub use session::LocalAudio;
+pub use session::{LocalAudio, MediaTerms};
 
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,9 @@ pub fn of_end(termination: Termination) -> String {
         Termination::Refused(status) => of_status(status),
         Termination::MediaTimeout(_) => sip(Status::REQUEST_TIMEOUT, "No media came"),
         Termination::KeepAliveExpired => sip(Status::REQUEST_TIMEOUT, "The application has gone"),
-        Termination::MediaRefused => of_status(Status::NOT_ACCEPTABLE_HERE),
+        Termination::MediaRefused | Termination::NotEncrypted(_) => {
+            of_status(Status::NOT_ACCEPTABLE_HERE)
+        }
         Termination::Drained => sip(Status::SERVICE_UNAVAILABLE, "Shutting down"),
         Termination::NodeLost | Termination::Internal => of_status(Status::SERVER_INTERNAL_ERROR),
     }
@@ -63,7 +65,8 @@ mod tests {
     use super::*;
     use crate::model::{MediaLoss, Silence};
 
-    const SILENT: MediaLoss = MediaLoss { silence: Silence::NeverHeard, ours: None, theirs: None };
+    const SILENT: MediaLoss =
+        MediaLoss { silence: Silence::NeverHeard, ours: None, theirs: None, refused: None };
 
     #[test]
     fn each_end_is_told_in_words_of_rfc_3326() {

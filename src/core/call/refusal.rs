@@ -1,6 +1,9 @@
 //! Reasons for refusals: a caller gets a SIP status, an application gets an error of the API.
 
-use crate::{model::RejectReason, proto::sip::Status};
+use crate::{
+    model::{EncryptionFault, RejectReason},
+    proto::sip::Status,
+};
 
 /// Why an application's request is refused. `api/error.rs` has the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +82,9 @@ pub enum Refusal {
     /// No codec or transport in common.
     #[error("{0}")]
     NotAcceptable(String),
+    /// The encryption of the audio cannot be agreed on.
+    #[error("{0}")]
+    NotEncrypted(EncryptionFault),
     /// The body is not a session description.
     #[error("the session description cannot be read: {0}")]
     BadOffer(String),
@@ -110,7 +116,7 @@ impl Refusal {
             | Self::DatabaseBehind
             | Self::MediaBehind
             | Self::Draining => Status::SERVICE_UNAVAILABLE,
-            Self::NotAcceptable(_) => Status::NOT_ACCEPTABLE_HERE,
+            Self::NotAcceptable(_) | Self::NotEncrypted(_) => Status::NOT_ACCEPTABLE_HERE,
             Self::BadOffer(_) => Status::BAD_REQUEST,
             Self::Rejected(RejectReason::Busy) => Status::BUSY_HERE,
             Self::Rejected(RejectReason::None) | Self::NotAnswered => {
@@ -140,6 +146,7 @@ impl Refusal {
             Self::Redirected(to) => vec![("Contact".to_owned(), format!("<{to}>"))],
             // RFC 3261 section 20.43: 305 is "Incompatible media format", 399 any other warning.
             Self::NotAcceptable(why) => vec![warning(305, why)],
+            Self::NotEncrypted(fault) => vec![warning(305, &fault.to_string())],
             Self::BadOffer(_) => vec![warning(399, &self.to_string())],
             Self::NoRoute(_)
             | Self::NotAllowed(_)

@@ -2,11 +2,27 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use rand::{CryptoRng, Rng};
+
 use super::Refusal;
 use crate::{
-    model::{MediaLoss, MediaState, Silence},
-    proto::sdp::{self, Codec, Description, Direction, LocalMedia, NegotiationError, StreamPlan},
+    model::{MediaLoss, MediaState, Silence, UnauthenticatedMedia},
+    proto::sdp::{
+        self, Codec, Description, Direction, LocalMedia, LocalSecurity, MediaSecret,
+        NegotiationError, SrtpPolicy, StreamPlan,
+    },
 };
+
+/// What we can agree on with a peer.
+#[derive(Debug, Clone)]
+pub struct MediaTerms {
+    /// Our codecs, in order of preference.
+    pub codecs: Vec<Codec>,
+    /// Whether the audio is encrypted.
+    pub srtp: SrtpPolicy,
+    /// Whether the SIP of the peer is encrypted, so that keys in an offer of ours are secret.
+    pub is_signalling_encrypted: bool,
+}
 
 /// Our address for the audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +36,8 @@ pub struct LocalAudio {
 /// Offer, answer and what follows from them.
 #[derive(Debug)]
 pub struct Session {
-    codecs: Vec<Codec>,
+    terms: MediaTerms,
+    secret: MediaSecret,
     id: u64,
     version: u64,
     local: Option<LocalAudio>,
@@ -51,9 +68,15 @@ impl Session {
     ///
     /// # Errors
     /// The offer cannot be read, or contains nothing that we could agree to.
-    pub fn new(offer: Option<&[u8]>, codecs: Vec<Codec>, id: u32) -> Result<Self, Refusal> {
+    pub fn new(
+        offer: Option<&[u8]>,
+        terms: MediaTerms,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, Refusal> {
+        let id = rng.next_u32();
         let mut session = Self {
-            codecs,
+            terms,
+            secret: MediaSecret::new(rng.random()),
             id: u64::from(id),
             version: u64::from(id),
             local: None,
@@ -129,12 +152,21 @@ impl Session {
     }
 
     /// Takes the INVITE of another peer that replaces the current one, with or without an offer,
-    /// and returns our description for the 200.
+    /// and returns our description for the 200. `terms` are those for that peer.
     ///
     /// # Errors
     /// No new session can be agreed; the old one stays as it is.
-    pub fn replaced(&mut self, offer: Option<&[u8]>) -> Result<Vec<u8>, Refusal> {
-        self.describe_anew(offer, None)
+    pub fn replaced(
+        &mut self,
+        offer: Option<&[u8]>,
+        terms: MediaTerms,
+    ) -> Result<Vec<u8>, Refusal> {
+        let before = std::mem::replace(&mut self.terms, terms);
+        let described = self.describe_anew(offer, None);
+        if described.is_err() {
+            self.terms = before;
+        }
+        described
     }
 
     /// Our next description: an answer, or an offer. `before` is our last description in the same
@@ -145,7 +177,10 @@ impl Session {
         before: Option<&Description>,
     ) -> Result<Vec<u8>, Refusal> {
         let Some(local) = self.local else { return Err(Refusal::Internal) };
-        let mut media = self.media(local);
+        let mut media = match before {
+            Some(_) => self.media(local),
+            None => self.media_for_next_peer(local, &self.terms),
+        };
         media.session_version += 1;
         let text = match offer {
             Some(offer) => {
@@ -174,6 +209,7 @@ impl Session {
             }
         };
         self.version = media.session_version;
+        self.secret = media.security.secret;
         Ok(text)
     }
 
@@ -194,26 +230,33 @@ impl Session {
         Ok(())
     }
 
-    /// Our offer to another party that is to replace the peer; the session does not change. `None`
-    /// before our address for the audio is known.
-    pub fn propose(&self) -> Option<Description> {
-        let mut media = self.media(self.local?);
+    /// Our offer to another party that is to replace the peer, on these terms; the session does not
+    /// change. `None` before our address for the audio is known.
+    pub fn propose(&self, terms: &MediaTerms) -> Option<Description> {
+        let mut media = self.media_for_next_peer(self.local?, terms);
         media.session_version += 1;
         Some(sdp::make_offer(&media))
     }
 
-    /// Takes the answer of another party to this proposal. The session is with that party from now
+    /// Takes the answer of another party to this proposal on these terms. The session is with that party from now
     /// on.
     ///
     /// # Errors
     /// The answer is missing or does not fit; the session stays as it is.
-    pub fn move_to(&mut self, offer: &Description, answer: Option<&[u8]>) -> Result<(), Refusal> {
+    pub fn move_to(
+        &mut self,
+        offer: &Description,
+        terms: &MediaTerms,
+        answer: Option<&[u8]>,
+    ) -> Result<(), Refusal> {
         let answer = answer.ok_or_else(|| Refusal::BadOffer("the answer is missing".to_owned()))?;
         let plan = sdp::accept_answer(offer, &parse(answer)?).map_err(refusal)?;
         self.plan = Some(plan);
         self.state = SessionState::Agreed;
         self.described = Some(offer.clone());
         self.version += 1;
+        self.secret = self.secret.for_next_peer();
+        self.terms = terms.clone();
         Ok(())
     }
 
@@ -227,10 +270,18 @@ impl Session {
         self.plan.clone()
     }
 
-    /// The loss of media after this silence, with the addresses of both sides.
-    pub fn loss(&self, silence: Silence) -> MediaLoss {
+    /// The loss of media after this silence, with the addresses of both sides; `unauthenticated`
+    /// packets came that were not protected with the agreed key.
+    pub fn loss(&self, silence: Silence, unauthenticated: u64) -> MediaLoss {
+        let srtp = self.plan.as_ref().and_then(|plan| plan.srtp.as_ref());
+        let refused = srtp.filter(|_| unauthenticated > 0).map(|keys| UnauthenticatedMedia {
+            packets: unauthenticated,
+            suite: keys.suite(),
+            tag: keys.tag,
+        });
         let ours = self.local.map(|local| SocketAddr::new(local.address, local.port));
-        MediaLoss { silence, ours, theirs: self.plan.as_ref().and_then(|plan| plan.remote) }
+        let theirs = self.plan.as_ref().and_then(|plan| plan.remote);
+        MediaLoss { silence, ours, theirs, refused }
     }
 
     /// Whether audio flows in both directions; if not, the peer has put us on hold.
@@ -244,11 +295,35 @@ impl Session {
         }
     }
 
+    /// Our side towards the present peer.
     fn media(&self, local: LocalAudio) -> LocalMedia {
+        let is_encrypted = self.plan.as_ref().is_some_and(|plan| plan.srtp.is_some());
+        self.media_with(local, &self.terms, is_encrypted, self.secret.clone())
+    }
+
+    /// Our side towards a peer that is to take the place of the present one, and must not get the
+    /// same keys.
+    fn media_for_next_peer(&self, local: LocalAudio, terms: &MediaTerms) -> LocalMedia {
+        self.media_with(local, terms, false, self.secret.for_next_peer())
+    }
+
+    fn media_with(
+        &self,
+        local: LocalAudio,
+        terms: &MediaTerms,
+        is_encrypted: bool,
+        secret: MediaSecret,
+    ) -> LocalMedia {
         LocalMedia {
             address: local.address,
             port: local.port,
-            codecs: self.codecs.clone(),
+            codecs: terms.codecs.clone(),
+            security: LocalSecurity {
+                policy: terms.srtp,
+                is_encrypted,
+                is_signalling_encrypted: terms.is_signalling_encrypted,
+                secret,
+            },
             session_id: self.id,
             session_version: self.version,
         }
@@ -269,6 +344,7 @@ fn negotiate(
 fn refusal(error: NegotiationError) -> Refusal {
     match error {
         NegotiationError::BadAddress(error) => Refusal::BadOffer(error.to_string()),
+        NegotiationError::Encryption(fault) => Refusal::NotEncrypted(fault),
         NegotiationError::NoAudio
         | NegotiationError::Transport(_)
         | NegotiationError::NoCodec(_)

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use self::world::{
     OFFER, World, acknowledged, answered, bye, path, play, progress, record, referred, refused,
-    settings,
+    settings, terms,
 };
 use super::{CallError, Command, DialogRole, Input, LineScript, Owner};
 use crate::{
@@ -370,7 +370,7 @@ fn a_call_that_is_handed_over_goes_on_with_the_other_peer() {
     let operation = world.submit(record(false)).unwrap();
     world.prepare(true);
     let new = DialogId(8);
-    world.input(Input::Replaced(new, Some(OFFER.as_bytes().to_vec())));
+    world.input(Input::Replaced(new, Some(OFFER.as_bytes().to_vec()), terms()));
     let [.., answer, bye] = world.signals.as_slice() else { panic!("{:?}", world.signals) };
     assert!(matches!(answer, endpoint::Command::Answer { dialog, .. } if *dialog == new));
     assert!(matches!(bye, endpoint::Command::Bye { dialog, .. } if *dialog == DialogId(7)));
@@ -379,7 +379,7 @@ fn a_call_that_is_handed_over_goes_on_with_the_other_peer() {
     assert!(!world.connected.last().unwrap().direction.sends(), "nobody has shown who it is");
     world.sip(acknowledged(None));
     assert!(world.connected.last().unwrap().direction.sends());
-    world.input(Input::Replaced(DialogId(9), Some(b"no offer".to_vec())));
+    world.input(Input::Replaced(DialogId(9), Some(b"no offer".to_vec()), terms()));
     assert!(matches!(world.signals.last(), Some(endpoint::Command::Refuse { .. })));
     assert_eq!(world.machine.dialog(), new);
 }
@@ -390,7 +390,7 @@ fn events_of_a_peer_that_was_replaced_do_not_touch_the_call() {
     let key = |dialog| endpoint::Event::Info { dialog, tone: Tone::POUND };
     let before = world.machine.dialog();
     world.sip(key);
-    world.input(Input::Replaced(DialogId(8), Some(OFFER.as_bytes().to_vec())));
+    world.input(Input::Replaced(DialogId(8), Some(OFFER.as_bytes().to_vec()), terms()));
     assert_eq!(world.machine.role(before), DialogRole::Former);
     world.input(Input::Sip(key(before)));
     assert_eq!(world.pressed, [Tone::POUND]);
@@ -434,7 +434,7 @@ fn an_answer_that_refuses_the_audio_puts_an_established_call_on_hold() {
 #[test]
 fn a_new_peer_without_audio_cannot_put_the_call_on_hold() {
     let mut world = World::established();
-    world.input(Input::Replaced(DialogId(8), None));
+    world.input(Input::Replaced(DialogId(8), None, terms()));
     let text = "v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 0 RTP/AVP 0\r\n";
     world.sip(acknowledged(Some(text.as_bytes().to_vec())));
     let bye = |signal: &endpoint::Command| matches!(signal, endpoint::Command::Bye { dialog, .. } if *dialog == DialogId(8));
@@ -444,7 +444,7 @@ fn a_new_peer_without_audio_cannot_put_the_call_on_hold() {
 #[test]
 fn a_transfer_is_over_when_its_peer_is_replaced() {
     let mut world = transferring();
-    world.input(Input::Replaced(DialogId(8), Some(OFFER.as_bytes().to_vec())));
+    world.input(Input::Replaced(DialogId(8), Some(OFFER.as_bytes().to_vec()), terms()));
     assert_eq!(world.machine.call().state, CallState::Established);
     world.sip(acknowledged(None));
     let target = Box::new("sip:400@pbx.example".parse().unwrap());
@@ -662,7 +662,7 @@ proptest! {
                 26 => {
                     // Each referral has a dialog of its own.
                     referrals += 1;
-                    world.input(Input::ReferAsked(DialogId(DialogId::FIRST_OUTGOING + referrals)));
+                    world.input(Input::ReferAsked(DialogId(DialogId::FIRST_OUTGOING + referrals), terms()));
                 }
                 27 => world.locate_referral(flag),
                 28 => world.referral_sip(answered(flag.then(|| OFFER.as_bytes().to_vec()))),

@@ -5,7 +5,10 @@ use std::{fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{CallId, ParticipantId, RecordingStatus, ResultInfo, Side, UnixMillis};
-use crate::proto::sip::{Status, StatusClass};
+use crate::proto::{
+    sip::{Status, StatusClass},
+    srtp::CryptoSuite,
+};
 
 /// One call: what the store keeps and what the API shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -259,6 +262,8 @@ pub enum Termination {
     KeepAliveExpired,
     /// No common codec or no free port: the call could not be set up.
     MediaRefused,
+    /// The encryption of the audio could not be agreed on.
+    NotEncrypted(EncryptionFault),
     /// The peer is connected to another party, as the application requested.
     Transferred,
     /// The built-in line ended the call.
@@ -293,6 +298,55 @@ pub struct MediaLoss {
     pub ours: Option<SocketAddr>,
     /// The address in the peer's session description, if it is usable.
     pub theirs: Option<SocketAddr>,
+    /// Packets that came and could not be authenticated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<UnauthenticatedMedia>,
+}
+
+/// SRTP packets of the peer that were not protected with the agreed key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnauthenticatedMedia {
+    /// How many.
+    pub packets: u64,
+    /// The agreed suite.
+    pub suite: CryptoSuite,
+    /// The tag of the agreed `a=crypto` line.
+    pub tag: u32,
+}
+
+/// Why the encryption of the audio cannot be agreed on. `Display` says what was wrong with an offer
+/// or answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+pub enum EncryptionFault {
+    /// Encrypted audio was demanded, and the configuration forbids it.
+    #[error("encrypted audio was demanded, and media.srtp is \"off\" here")]
+    SwitchedOff,
+    /// No keys, and the configuration demands them.
+    #[error("audio without keys was proposed, and encrypted audio is required here")]
+    Required,
+    /// No keys, in a call that is encrypted.
+    #[error("audio without keys was proposed in a call that is encrypted")]
+    Downgrade,
+    /// Encrypted audio without an `a=crypto` line.
+    #[error("encrypted audio was proposed without keys: there is no a=crypto line")]
+    KeysMissing,
+    /// No `a=crypto` line follows the grammar of RFC 4568.
+    #[error("encrypted audio was proposed, but its a=crypto line cannot be read")]
+    KeysUnreadable,
+    /// No suite that both sides know.
+    #[error("encrypted audio was proposed, but no crypto suite is common to both sides")]
+    NoCommonSuite,
+    /// A key that has not the length that its suite needs.
+    #[error("encrypted audio was proposed, but its key has the wrong length for its suite")]
+    KeyLength,
+    /// Several keys in one `a=crypto` line, which are not supported.
+    #[error("encrypted audio was proposed with several keys in one a=crypto line")]
+    SeveralKeys,
+    /// A session parameter that is not supported, such as `UNENCRYPTED_SRTP`.
+    #[error("encrypted audio was proposed with a session parameter that is not supported here")]
+    SessionParameter,
 }
 
 impl fmt::Display for MediaLoss {
@@ -307,8 +361,16 @@ impl fmt::Display for MediaLoss {
             None => f.write_str(": we expected it nowhere")?,
         }
         match self.theirs {
-            Some(theirs) => write!(f, ", they said they were at {theirs}."),
-            None => f.write_str(", they named no usable address."),
+            Some(theirs) => write!(f, ", they said they were at {theirs}.")?,
+            None => f.write_str(", they named no usable address.")?,
+        }
+        match self.refused {
+            Some(UnauthenticatedMedia { packets, suite, tag }) => write!(
+                f,
+                " {packets} packets failed authentication with {} and the key of tag {tag}.",
+                suite.name()
+            ),
+            None => Ok(()),
         }
     }
 }
@@ -340,6 +402,9 @@ impl Termination {
             Self::MediaTimeout(loss) => return (410, 301_005, loss.to_string()),
             Self::KeepAliveExpired => (408, 8537, "No keepAlive came within its time."),
             Self::MediaRefused => (488, 301_005, "No media session could be agreed."),
+            Self::NotEncrypted(fault) => {
+                return (488, 301_005, format!("No media session could be agreed: {fault}."));
+            }
             Self::Transferred => (200, 7015, "The call was transferred."),
             Self::LineEnded => (200, 7000, "The line has ended the call."),
             Self::Drained => (503, 7106, "The server was shut down."),

@@ -16,8 +16,8 @@ pub mod time;
 pub mod tone;
 
 pub use call::{
-    Arrival, Call, CallState, Direction, MediaLoss, MediaState, Party, RejectReason, Silence,
-    Termination, TransferKind,
+    Arrival, Call, CallState, Direction, EncryptionFault, MediaLoss, MediaState, Party,
+    RejectReason, Silence, Termination, TransferKind, UnauthenticatedMedia,
 };
 pub use change::{Change, Notification, RecordingChange};
 pub use event::Event;

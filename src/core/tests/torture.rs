@@ -206,11 +206,14 @@ fn addresses_of_ipv6_are_read_as_rfc_5118_asks_for() {
 
 #[test]
 fn session_descriptions_of_rfc_5118_are_read() {
-    use aftertone_core::proto::sdp::{Codec, Description, LocalMedia, negotiate};
+    use aftertone_core::proto::sdp::{
+        Codec, Description, LocalMedia, LocalSecurity, MediaSecret, SrtpPolicy, negotiate,
+    };
     let local = LocalMedia {
         address: "2001:db8::99".parse().unwrap(),
         port: 40_000,
         codecs: vec![Codec::Pcmu],
+        security: LocalSecurity::new(SrtpPolicy::Off, MediaSecret::new([0; 32])),
         session_id: 1,
         session_version: 1,
     };

@@ -6,6 +6,7 @@ use super::stream_stats::StreamStats;
 use aftertone_core::{
     model::{OperationId, Silence, Tone},
     operation::Ended,
+    proto::srtp::CryptoSuite,
 };
 
 /// An event that a leg reports to its call. When the channel ends without [`Closed`](Self::Closed)
@@ -38,7 +39,20 @@ pub enum LegEvent {
     /// although the peer should send, or for
     /// [`Settings::hold_timeout`](super::Settings::hold_timeout) from a peer that need not send.
     /// The leg goes on.
-    MediaTimedOut(Silence),
+    MediaTimedOut {
+        /// The kind of silence.
+        silence: Silence,
+        /// How many packets came that were not protected with the agreed key.
+        unauthenticated: u64,
+    },
+    /// Packets come, and none of them is protected with the agreed key: the keys of the two sides
+    /// differ, or the peer sends in the clear. Reported once for each agreement.
+    KeysDiffer {
+        /// The agreed suite.
+        suite: CryptoSuite,
+        /// The tag of the agreed `a=crypto` line.
+        tag: u32,
+    },
     /// Nothing is sent to this address. With [`Unsent::Unverified`], sending goes on when something
     /// comes from it.
     Unsent {

@@ -18,6 +18,7 @@ mod leg_settings;
 mod open_error;
 mod outbox;
 pub mod ports;
+mod protection;
 pub mod receiver;
 mod reports;
 mod running;

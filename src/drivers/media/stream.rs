@@ -15,6 +15,7 @@ use std::{
 use super::{
     leg_event::{LegEvent, Unsent},
     leg_settings::{Settings, frames},
+    protection::Protection,
     receiver::{PlayedFrame, Receiver},
     reports::Reports,
     sender::{Format, Sender},
@@ -30,7 +31,7 @@ use aftertone_core::{
     proto::{
         rtp::{
             PayloadType, RtpTimestamp,
-            packet::{Datagram, Header, Packet},
+            packet::{Header, Packet, is_rtcp},
             rtcp,
         },
         sdp::{Direction, Payload, StreamPlan},
@@ -88,6 +89,7 @@ pub(super) struct Stream {
     changed_at: Option<u64>,
     sender: Sender,
     reports: Reports,
+    protection: Protection,
     pacer: Pacer,
     peer: PeerActivity,
     sending: Sending,
@@ -137,6 +139,7 @@ impl Stream {
             changed_at: None,
             sender: Sender::new(format_of(&plan), &mut rng)?,
             reports: Reports::new(frame, &mut rng),
+            protection: Protection::new(plan.srtp.as_ref()),
             pacer: Pacer::default(),
             peer: PeerActivity {
                 heard_at: frame,
@@ -169,6 +172,7 @@ impl Stream {
         let goes_on = plan.heard.iter().any(|(_, payload)| *payload == Payload::Sound(codec));
         self.renew_receiver(if goes_on { codec } else { plan.codec }, &plan)?;
         self.sender.reformat(format_of(&plan), &mut rand::rng())?;
+        self.protection.renew(plan.srtp.as_ref());
         self.way.host = host;
         self.sending.judged = None;
         let remote = signalled(&plan, &self.way);
@@ -279,12 +283,12 @@ impl Stream {
         if !self.is_verified(to) {
             self.sending.unverified += 1;
         }
-        if let (Some(key), Some(payload_type)) = (key, self.plan.telephone_event) {
-            transport.send(self.sender.push_key(key, payload_type), to);
-            return;
-        }
-        // A frame that cannot be encoded is a pause; the peer conceals it.
-        if let Ok(Some(packet)) = self.sender.push(said) {
+        let packet = match (key, self.plan.telephone_event) {
+            (Some(key), Some(payload_type)) => Some(self.sender.push_key(key, payload_type)),
+            // A frame that cannot be encoded is a pause; the peer conceals it.
+            (Some(_), None) | (None, _) => self.sender.push(said).ok().flatten(),
+        };
+        if let Some(packet) = packet.and_then(|packet| self.protection.seal(packet)) {
             transport.send(packet, to);
         }
     }
@@ -294,7 +298,7 @@ impl Stream {
         if !self.plan.rtcp_mux && frame.is_multiple_of(RTCP_FRAMES) {
             for _ in 0..MAX_RTCP_READS {
                 let Some((len, from)) = transport.receive(LegPort::Rtcp, buffer) else { break };
-                self.take_rtcp(&buffer[..len], from, frame);
+                self.take_rtcp(&mut buffer[..len], from, frame);
             }
         }
         if self.reports.is_due(frame) {
@@ -317,6 +321,9 @@ impl Stream {
         if let Some(event) = self.unsent() {
             return Some(event);
         }
+        if let Some((suite, tag)) = self.protection.first_mismatch() {
+            return Some(LegEvent::KeysDiffer { suite, tag });
+        }
         if !self.plan.direction.receives()
             && let Some(source) = &mut self.source
         {
@@ -330,7 +337,8 @@ impl Stream {
         let silent = frame.saturating_sub(self.peer.heard_at);
         let timed_out = silent >= frames(limit).max(1);
         let told = std::mem::replace(&mut self.peer.silence_told, timed_out);
-        (timed_out && !told).then_some(LegEvent::MediaTimedOut(silence))
+        let unauthenticated = self.protection.stats().unauthenticated;
+        (timed_out && !told).then_some(LegEvent::MediaTimedOut { silence, unauthenticated })
     }
 
     /// The figures of the stream.
@@ -340,6 +348,7 @@ impl Stream {
             sent: self.sender.sent(),
             strangers: self.strangers,
             malformed: self.malformed,
+            refused: self.protection.stats(),
         }
     }
 
@@ -358,29 +367,29 @@ impl Stream {
         }
     }
 
-    /// Parses, judges and takes one datagram. Returns the timestamp if it was a packet of the
+    /// Opens, parses, judges and takes one datagram. Returns the timestamp if it was a packet of the
     /// peer's.
     fn take(
         &mut self,
-        buffer: &[u8],
+        buffer: &mut [u8],
         len: usize,
         from: SocketAddr,
         frame: u64,
     ) -> Option<RtpTimestamp> {
         // A datagram that fills the buffer was longer, so it is no sound.
-        let datagram = buffer.get(..len).filter(|_| len < buffer.len())?;
+        if len >= buffer.len() {
+            return None;
+        }
+        let datagram = &mut buffer[..len];
         // Some peers send RTCP on the RTP port without agreement.
         let is_rtp = |number| !self.plan.rtcp_mux && self.plan.meaning_of(number).is_some();
-        let packet = match Datagram::parse(datagram, is_rtp) {
-            Ok(Datagram::Rtp(packet)) => packet,
-            Ok(Datagram::Rtcp(report)) => {
-                self.take_rtcp(report, from, frame);
-                return None;
-            }
-            Err(_) => {
-                self.malformed += 1;
-                return None;
-            }
+        if is_rtcp(datagram, is_rtp) {
+            self.take_rtcp(datagram, from, frame);
+            return None;
+        }
+        let Ok(packet) = Packet::parse(self.protection.open(datagram)?) else {
+            self.malformed += 1;
+            return None;
         };
         let Header { payload_type, ssrc, sequence, timestamp, .. } = packet.header;
         let source = self.source.as_mut()?;
@@ -431,7 +440,7 @@ impl Stream {
         Ok(())
     }
 
-    fn take_rtcp(&mut self, datagram: &[u8], from: SocketAddr, frame: u64) {
+    fn take_rtcp(&mut self, datagram: &mut [u8], from: SocketAddr, frame: u64) {
         let rtp = self.source.as_ref().map(Source::destination);
         let is_from_the_call =
             rtp == Some(from) || rtp.and_then(|rtp| self.rtcp_destination(rtp)) == Some(from);
@@ -441,7 +450,8 @@ impl Stream {
         if !is_destination && !source.is_near(from.ip()) {
             return;
         }
-        let Some(received) = rtcp::read(datagram, self.sender.ssrc()).ok() else { return };
+        let Some(report) = self.protection.open_rtcp(datagram) else { return };
+        let Ok(received) = rtcp::read(report, self.sender.ssrc()) else { return };
         let is_about_us = received.about_us.is_some();
         if is_destination && is_about_us {
             source.verify();
@@ -471,6 +481,7 @@ impl Stream {
         let rtcp = self.rtcp_destination(rtp);
         let now = SystemTime::now();
         let report = self.reports.write(&self.sender, &mut self.receiver, frame, now, is_last);
+        let Some(report) = self.protection.seal_rtcp(report) else { return };
         if self.plan.rtcp_mux {
             transport.send(report, rtp);
         } else if let Some(rtcp) = rtcp {

@@ -1,5 +1,5 @@
 //! Figures of one leg's stream.
-use super::{receiver::ReceiverStats, sender::Sent};
+use super::{protection::ProtectionStats, receiver::ReceiverStats, sender::Sent};
 
 /// The figures of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,4 +12,6 @@ pub struct StreamStats {
     pub strangers: u64,
     /// Datagrams on the RTP port that were not RTP.
     pub malformed: u64,
+    /// Packets that were refused because of their protection.
+    pub refused: ProtectionStats,
 }

@@ -4,6 +4,7 @@
 //! tests of the engine use its threads.
 
 mod answers;
+mod encrypted;
 mod keys;
 mod moved;
 mod renewed;
@@ -33,7 +34,7 @@ use aftertone_core::{
     },
     model::{
         CallId, OperationEnd, OperationId, RecordAction, RecordRequest, RecordingId,
-        SendTonesRequest, Tone,
+        SendTonesRequest, Silence, Tone,
     },
     operation::Ended,
     proto::{
@@ -43,6 +44,7 @@ use aftertone_core::{
             rtcp::{self, ReportBlock},
         },
         sdp::{Direction, Payload, StreamPlan},
+        srtp::SrtpSender,
     },
 };
 
@@ -62,6 +64,8 @@ struct Peer {
     ssrc: u32,
     sequence: u16,
     timestamp: u32,
+    /// What it protects its packets with.
+    srtp: Option<SrtpSender>,
 }
 
 impl Peer {
@@ -72,7 +76,7 @@ impl Peer {
     fn at(host: Ipv4Addr, leg: SocketAddr) -> Self {
         let socket = UdpSocket::bind((host, 0)).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Self { socket, leg, ssrc: 7, sequence: 100, timestamp: 8_000 }
+        Self { socket, leg, ssrc: 7, sequence: 100, timestamp: 8_000, srtp: None }
     }
 
     fn address(&self) -> SocketAddr {
@@ -108,6 +112,9 @@ impl Peer {
         }
         .write(&mut packet);
         packet.extend_from_slice(payload);
+        if let Some(srtp) = &mut self.srtp {
+            srtp.protect(&mut packet).unwrap();
+        }
         self.socket.send_to(&packet, self.leg).unwrap();
         self.sequence = self.sequence.wrapping_add(1);
     }
@@ -152,6 +159,7 @@ impl Peer {
             direction: Direction::SendRecv,
             ptime_ms: 20,
             rtcp_mux: false,
+            srtp: None,
         }
     }
 }
@@ -218,7 +226,8 @@ impl Rig {
             LegEvent::Tone { tone } => Some(format!("tone {}", tone.as_char())),
             LegEvent::OperationSaid { .. } => None,
             LegEvent::OperationEnded { ended, .. } => Some(format!("ended {:?}", ended.end)),
-            LegEvent::MediaTimedOut(silence) => Some(format!("timed out {silence:?}")),
+            LegEvent::MediaTimedOut { silence, .. } => Some(format!("timed out {silence:?}")),
+            LegEvent::KeysDiffer { tag, .. } => Some(format!("keys differ: tag {tag}")),
             LegEvent::Unsent { why, .. } => Some(format!("unsent {why:?}")),
             LegEvent::Closed { .. } => Some("closed".to_owned()),
             LegEvent::Failed => Some("failed".to_owned()),
@@ -230,6 +239,11 @@ impl Rig {
 /// Targets without addresses of our own: all addresses belong to peers.
 fn targets() -> Targets {
     Targets::new(PortRange::Ephemeral, Vec::new(), None)
+}
+
+/// The event of a silence without packets that were refused.
+fn timed_out(silence: Silence) -> LegEvent {
+    LegEvent::MediaTimedOut { silence, unauthenticated: 0 }
 }
 
 /// The host of the peers' SIP, in tests in which it is also the host of their RTP.

@@ -286,6 +286,7 @@ pub(super) fn limits(config: &Config) -> Limits {
             retention: config.storage.retention,
         },
         codecs: config.media.codecs.clone(),
+        srtp: config.media.srtp,
         max_calls: match config.media.max_calls {
             0 => by_ports,
             calls => calls.min(by_ports),

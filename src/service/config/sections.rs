@@ -16,7 +16,7 @@ use super::{
     sip::{SipConfig, TrunkConfig, UserConfig},
     values::{AllowedNetwork, LogFormat, PortRange, codecs, duration, path},
 };
-use aftertone_core::proto::sdp::Codec;
+use aftertone_core::proto::sdp::{Codec, SrtpPolicy};
 
 /// The whole configuration. Each module gets only its own section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -67,6 +67,8 @@ pub struct MediaConfig {
     /// Codecs in order of preference.
     #[serde(deserialize_with = "codecs")]
     pub codecs: Vec<Codec>,
+    /// Whether audio is encrypted, unless the user or trunk has a setting of its own.
+    pub srtp: SrtpPolicy,
     /// Maximum number of simultaneous calls; 0 = as many as the ports and the limit of open files
     /// allow.
     pub max_calls: usize,

@@ -12,7 +12,7 @@ use super::{
         SipListener, TrunkTransport, WebOrigin, digest_algorithms, networks, path, transport,
     },
 };
-use aftertone_core::proto::sip::digest::Algorithm;
+use aftertone_core::proto::{sdp::SrtpPolicy, sip::digest::Algorithm};
 
 /// SIP listeners, and access rights of callers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -122,6 +122,9 @@ pub struct UserConfig {
     /// File with the password.
     #[serde(default)]
     pub(super) password_file: Option<PathBuf>,
+    /// Whether audio is encrypted; without it, as in `[media]`.
+    #[serde(default)]
+    pub srtp: Option<SrtpPolicy>,
 }
 
 impl fmt::Debug for UserConfig {
@@ -190,6 +193,9 @@ pub struct TrunkConfig {
     /// Maximum number of simultaneous calls; 0 = no limit.
     #[serde(default)]
     pub max_calls: usize,
+    /// Whether audio is encrypted; without it, as in `[media]`.
+    #[serde(default)]
+    pub srtp: Option<SrtpPolicy>,
 }
 
 impl fmt::Debug for TrunkConfig {

@@ -79,12 +79,13 @@ impl Switchboard {
         invite: Box<IncomingInvite>,
     ) {
         let call = self.registry().dialogs.get(&replaced).map(|line| line.call);
+        let terms = self.terms_with_caller(&invite);
         let refused = match call
             .ok_or(Status::CALL_DOES_NOT_EXIST)
             .and_then(|call| self.reserve(call, dialog, None, None))
         {
             Ok((reserved, sip)) => {
-                let sent = sip.try_send(CallMessage::Replace(reserved, invite));
+                let sent = sip.try_send(CallMessage::Replace(reserved, invite, terms));
                 sent.err().map(|error| match error {
                     TrySendError::Full(_) => Status::SERVICE_UNAVAILABLE,
                     TrySendError::Closed(_) => Status::CALL_DOES_NOT_EXIST,
@@ -150,9 +151,10 @@ impl Switchboard {
         let route_plan = route_plan
             .with("Referred-By", referral.by.clone())
             .with("Replaces", referral.replaces.clone());
+        let terms = self.terms_with_called(&route_plan);
         let next = inner.drivers.signalling.fresh_dialog();
         let (reserved, sip) = self.reserve(call, next, route_plan.trunk.clone(), room)?;
-        sip.try_send(CallMessage::Follow(reserved, Box::new(route_plan)))
+        sip.try_send(CallMessage::Follow(reserved, Box::new(route_plan), terms))
             .map_err(|_| Status::CALL_DOES_NOT_EXIST)
     }
 
@@ -199,7 +201,7 @@ impl Switchboard {
             sip_call_id: invite.call_id.clone(),
             subject: invite.subject.as_deref().map(without_nul),
             sdp: invite.offer.clone(),
-            codecs: inner.limits.codecs.clone(),
+            media: self.terms_with_caller(invite),
         };
         let application = match &owner {
             call::Owner::Application { name, .. } => Some(name.clone()),

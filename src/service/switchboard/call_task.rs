@@ -36,7 +36,7 @@ use crate::drivers::{
 };
 use aftertone_core::{
     audio::{Clip, tape::SafeClip},
-    call::{Action, CallError, DialogRole, Input, LocalAudio, Machine, MediaEnd},
+    call::{Action, CallError, DialogRole, Input, LocalAudio, Machine, MediaEnd, MediaTerms},
     model::{CallState, Operation, OperationEnd, OperationId, OperationKind, RecordingId, Silence},
     operation,
     proto::sip::{
@@ -243,10 +243,13 @@ impl CallTask {
             }
             CallMessage::Sip(event) => self.sip_event(event),
             CallMessage::MakeRoom => self.machine.handle_input(Input::MakeRoom, self.drivers.now()),
-            CallMessage::Replace(reserved, invite) => self.replace(reserved, *invite),
-            CallMessage::Follow(reserved, route_plan) => {
+            CallMessage::Replace(reserved, invite, terms) => {
+                self.replace(reserved, *invite, terms);
+            }
+            CallMessage::Follow(reserved, route_plan, terms) => {
                 let dialog = reserved.dialog();
-                self.machine.handle_input(Input::ReferAsked(dialog), self.drivers.now());
+                let input = Input::ReferAsked(dialog, terms);
+                self.machine.handle_input(input, self.drivers.now());
                 if self.machine.referral() == Some(dialog) {
                     self.referral = Some(ReservedReferral {
                         reserved,
@@ -302,10 +305,10 @@ impl CallTask {
 
     /// INVITE with Replaces (RFC 3891): the new dialog takes over from the peer, if the state
     /// allows it.
-    fn replace(&mut self, reserved: Reserved, invite: IncomingInvite) {
+    fn replace(&mut self, reserved: Reserved, invite: IncomingInvite, terms: MediaTerms) {
         let dialog = reserved.dialog();
         let IncomingInvite { path, call_id, offer, .. } = invite;
-        self.machine.handle_input(Input::Replaced(dialog, offer), self.drivers.now());
+        self.machine.handle_input(Input::Replaced(dialog, offer, terms), self.drivers.now());
         if self.machine.dialog() != dialog {
             return;
         }
@@ -406,7 +409,7 @@ impl CallTask {
                 self.media_ended(id, ended);
                 return;
             }
-            LegEvent::MediaTimedOut(silence) => {
+            LegEvent::MediaTimedOut { silence, unauthenticated } => {
                 let what = match silence {
                     Silence::NeverHeard => "No RTP came",
                     Silence::Ceased => "RTP has ceased to come",
@@ -418,7 +421,7 @@ impl CallTask {
                     self.peer_words(),
                     self.cure()
                 );
-                Input::MediaTimedOut(silence)
+                Input::MediaTimedOut(silence, unauthenticated)
             }
             LegEvent::Unsent { to, why } => {
                 match why {
@@ -431,6 +434,15 @@ impl CallTask {
                 }
                 return;
             }
+            LegEvent::KeysDiffer { suite, tag } => {
+                warn!(
+                    "Packets come from the peer, and all of them fail authentication with {} and \
+                     the key of tag {tag}: the keys of the two sides differ, or the peer does not \
+                     encrypt",
+                    suite.name()
+                );
+                return;
+            }
             LegEvent::Closed { stats } => {
                 info!(
                     rtp.received = stats.received.received,
@@ -438,6 +450,8 @@ impl CallTask {
                     rtp.late = stats.received.late,
                     rtp.sent = stats.sent.packets,
                     rtp.strangers = stats.strangers,
+                    srtp.unauthenticated = stats.refused.unauthenticated,
+                    srtp.replayed = stats.refused.replayed,
                     "Leg closed"
                 );
                 self.leg_events = None;

@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{outgoing::RoutePlan, reserved::Reserved};
 use crate::drivers::recordings::OpenClip;
 use aftertone_core::{
-    call::{CallError, Command, NewOperation},
+    call::{CallError, Command, MediaTerms, NewOperation},
     model::{Call, Operation, Party},
     proto::sip::endpoint::{DialogId, Event, IncomingInvite},
 };
@@ -19,13 +19,13 @@ pub(super) enum CallMessage {
     /// An event of one of the call's dialogs.
     Sip(Event),
     /// INVITE with Replaces: the new dialog takes over from the current peer.
-    Replace(Reserved, Box<IncomingInvite>),
+    Replace(Reserved, Box<IncomingInvite>, MediaTerms),
     /// Another call needs the capacity, and this call's caller has not yet shown that it receives
     /// our messages.
     MakeRoom,
     /// REFER from the peer: we call the target in the reserved dialog, and it takes over from the
     /// peer when it answers.
-    Follow(Reserved, Box<RoutePlan>),
+    Follow(Reserved, Box<RoutePlan>, MediaTerms),
 }
 
 /// A request of the API to the call's task.

@@ -42,13 +42,13 @@ use tracing::{Instrument, error, info, warn};
 
 pub use aftertone_core::call::{CallError, NewOperation};
 use aftertone_core::{
-    call::{Command, Refusal, Settings},
+    call::{Command, MediaTerms, Refusal, Settings},
     model::{CallId, Party, PromptSource, Termination},
     proto::{
         sdp,
         sip::{
             Status,
-            endpoint::{self, DialogId, Event},
+            endpoint::{self, DialogId, Event, IncomingInvite},
             uri::Uri,
         },
     },
@@ -104,6 +104,8 @@ pub struct Limits {
     pub settings: Settings,
     /// Codecs in order of preference.
     pub codecs: Vec<sdp::Codec>,
+    /// Whether audio is encrypted, unless the user or trunk has a setting of its own.
+    pub srtp: sdp::SrtpPolicy,
     /// Maximum number of simultaneous calls.
     pub max_calls: usize,
     /// The address that SDP announces instead of our local address, if both are of the same family.
@@ -251,10 +253,28 @@ impl Switchboard {
         match self.user_of(directory, target) {
             Some(user) => {
                 let phones = self.inner.drivers.signalling.phones(&user).await;
-                Ok((RoutePlan::to_phones(phones, target, placed), None))
+                let srtp = directory.srtp_of(Some(&user), None);
+                Ok((RoutePlan::to_phones(phones, target, placed, srtp), None))
             }
             None => directory.way_out(target, placed).ok_or(CallError::NoWay),
         }
+    }
+
+    /// What can be agreed on with a caller.
+    fn terms_with_caller(&self, invite: &IncomingInvite) -> MediaTerms {
+        let (user, trunk) = (invite.user.as_deref(), invite.trunk.as_deref());
+        let own = self.inner.directory.borrow().srtp_of(user, trunk);
+        self.terms(own, invite.path.transport.is_secure())
+    }
+
+    /// What can be agreed on with the called party of a plan.
+    fn terms_with_called(&self, route_plan: &RoutePlan) -> MediaTerms {
+        self.terms(route_plan.srtp, route_plan.is_encrypted())
+    }
+
+    fn terms(&self, own: Option<sdp::SrtpPolicy>, is_signalling_encrypted: bool) -> MediaTerms {
+        let Limits { codecs, srtp, .. } = &self.inner.limits;
+        MediaTerms { codecs: codecs.clone(), srtp: own.unwrap_or(*srtp), is_signalling_encrypted }
     }
 
     /// Name of our user that a URI addresses, if any.

@@ -1,11 +1,12 @@
 //! Outgoing calls: the target, the trunk, and the identity that we show.
 
 use crate::service::config::{TrunkConfig, TrunkTransport};
+use aftertone_core::proto::sdp::SrtpPolicy;
 use aftertone_core::proto::sip::{
     digest::Credentials,
     endpoint::{OutgoingCall, Place, TrunkAccount},
     message::NameAddr,
-    path::Path,
+    path::{Path, Transport},
     registrar::Binding,
     uri::{Uri, escape_user},
 };
@@ -33,6 +34,8 @@ pub struct Trunk {
     /// Identity for P-Asserted-Identity within the trunk (RFC 3325).
     asserted: Option<Uri>,
     allow: Vec<String>,
+    /// Whether audio is encrypted, if the trunk has a setting of its own.
+    pub(super) srtp: Option<SrtpPolicy>,
     follow_redirects: bool,
     credentials: Option<Credentials>,
     /// URI of the next hop for requests.
@@ -51,6 +54,8 @@ pub(super) struct RoutePlan {
     pub trunk: Option<String>,
     /// Destination of the first request.
     pub way: Way,
+    /// Whether audio is encrypted, if the called user or the trunk has a setting of its own.
+    pub srtp: Option<SrtpPolicy>,
     request_uri: Uri,
     from: NameAddr,
     to: NameAddr,
@@ -114,6 +119,7 @@ impl Trunk {
             },
             asserted,
             allow: config.allow.clone(),
+            srtp: config.srtp,
             follow_redirects: config.follow_redirects,
             credentials: (!config.username.is_empty()).then(|| Credentials {
                 username: config.username.clone(),
@@ -199,6 +205,7 @@ impl Trunk {
         Some(RoutePlan {
             trunk: Some(self.name.clone()),
             way: Way::Uri(next_hop),
+            srtp: self.srtp,
             to: NameAddr::from(request_uri.clone()),
             request_uri,
             from,
@@ -228,8 +235,14 @@ impl Placed<'_> {
 
 impl RoutePlan {
     /// Plans a call to the registered phones of one of our users, in the given order, the preferred
-    /// phone first. For a SIPS URI, only phones that are reached over TLS count.
-    pub(super) fn to_phones(phones: Vec<Binding>, user: &Uri, placed: &Placed<'_>) -> Self {
+    /// phone first. For a SIPS URI, only phones that are reached over TLS count. `srtp` is the user's
+    /// own setting.
+    pub(super) fn to_phones(
+        phones: Vec<Binding>,
+        user: &Uri,
+        placed: &Placed<'_>,
+        srtp: Option<SrtpPolicy>,
+    ) -> Self {
         // The target addresses a user by user and host only; the rest of the URI is dropped.
         let user: Uri = user.without_parameters().parse().unwrap_or_else(|_| user.clone());
         let is_insecure_fit = user.scheme() != SIPS;
@@ -250,6 +263,7 @@ impl RoutePlan {
         Self {
             trunk: None,
             way: Way::Paths(first.targets),
+            srtp,
             request_uri: first.request_uri,
             from: NameAddr::from(from).named(placed.display_name),
             to: NameAddr::from(user),
@@ -265,6 +279,20 @@ impl RoutePlan {
     pub(super) fn with(mut self, name: &str, value: Option<String>) -> Self {
         self.headers.extend(value.map(|value| (name.to_owned(), value)));
         self
+    }
+
+    /// Whether the INVITE certainly leaves over TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        match &self.way {
+            Way::Uri(hop) => {
+                let transport = hop.param("transport").and_then(Transport::from_name);
+                hop.is_sips() || transport.is_some_and(Transport::is_secure)
+            }
+            Way::Paths(first) => {
+                let further = self.further.iter().flat_map(|place| &place.targets);
+                first.iter().chain(further).all(|path| path.transport.is_secure())
+            }
+        }
     }
 
     /// Whether the target is one of our users and has no phone that can be called.
@@ -474,7 +502,7 @@ mod tests {
     #[test]
     fn a_phone_is_not_told_what_else_stood_in_the_target() {
         let user = "sip:alice:pw@pbx.example;maddr=192.0.2.1?Replaces=x".parse().unwrap();
-        let call = RoutePlan::to_phones(Vec::new(), &user, &NAMED);
+        let call = RoutePlan::to_phones(Vec::new(), &user, &NAMED, None);
         assert_eq!(call.to.to_string(), "<sip:alice@pbx.example>");
     }
 
@@ -510,7 +538,7 @@ mod tests {
         };
         let to = |user: &str| {
             let phones = vec![phone(Transport::Udp), phone(Transport::Tls)];
-            RoutePlan::to_phones(phones, &user.parse().unwrap(), &NAMED)
+            RoutePlan::to_phones(phones, &user.parse().unwrap(), &NAMED, None)
         };
         let both = to("sip:alice@pbx.example");
         assert_eq!(both.request_uri().to_string(), "sip:UDP@192.0.2.7");
@@ -520,10 +548,15 @@ mod tests {
         assert_eq!(call.further[0].request_uri.to_string(), "sip:TLS@192.0.2.7");
 
         let secure = to("sips:alice@pbx.example");
+        assert!(secure.is_encrypted() && !both.is_encrypted());
         assert_eq!(secure.request_uri().to_string(), "sip:TLS@192.0.2.7");
         assert!(secure.further().is_empty() && !secure.leads_nowhere());
-        let nobody =
-            RoutePlan::to_phones(Vec::new(), &"sip:alice@pbx.example".parse().unwrap(), &NAMED);
+        let nobody = RoutePlan::to_phones(
+            Vec::new(),
+            &"sip:alice@pbx.example".parse().unwrap(),
+            &NAMED,
+            None,
+        );
         assert!(nobody.leads_nowhere());
     }
 }

@@ -80,7 +80,7 @@ impl CallControl for Switchboard {
             media_config: new.media_config,
             is_telephone: route_plan.trunk.is_some() && is_number(&target),
             ringing_timeout_seconds: new.ringing_timeout_seconds,
-            codecs: inner.limits.codecs.clone(),
+            media: self.terms_with_called(&route_plan),
         };
         let settings = inner.limits.settings.clone();
         let callback_uri = callback_uri.to_owned();

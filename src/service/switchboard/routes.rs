@@ -1,9 +1,6 @@
 //! Maps a called address to the application or built-in line that owns the call.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -15,6 +12,7 @@ use crate::service::config::{Config, Line, RouteTarget};
 use aftertone_core::{
     call::{LineScript, Owner, Refusal},
     model::role,
+    proto::sdp::SrtpPolicy,
     proto::sip::{
         path::Path,
         standing::is_trusted_over,
@@ -28,7 +26,8 @@ pub struct Directory {
     routes: Vec<Route>,
     applications: BTreeMap<String, Application>,
     trunks: Vec<Trunk>,
-    users: BTreeSet<String>,
+    /// The users, with their own setting for encrypted audio.
+    users: BTreeMap<String, Option<SrtpPolicy>>,
     domain: String,
     trusted_peers: Vec<IpNet>,
     anonymous_calls: bool,
@@ -82,7 +81,7 @@ impl Directory {
             routes,
             applications,
             trunks: config.trunks.iter().filter_map(Trunk::new).collect(),
-            users: config.users.iter().map(|user| user.name.clone()).collect(),
+            users: config.users.iter().map(|user| (user.name.clone(), user.srtp)).collect(),
             domain: config.sip.domain.clone(),
             trusted_peers: config.sip.trusted_peers.clone(),
             anonymous_calls: config.sip.anonymous_calls,
@@ -128,9 +127,16 @@ impl Directory {
         self.trunks.iter().find_map(|trunk| Some((trunk.way_to(target, placed)?, trunk.max_calls)))
     }
 
+    /// The setting for encrypted audio that this user, or else this trunk, has of its own.
+    pub(super) fn srtp_of(&self, user: Option<&str>, trunk: Option<&str>) -> Option<SrtpPolicy> {
+        let of_user = user.and_then(|name| self.users.get(name).copied().flatten());
+        let is_meant = |known: &&Trunk| Some(known.name.as_str()) == trunk;
+        of_user.or_else(|| self.trunks.iter().find(is_meant)?.srtp)
+    }
+
     /// Name of our user that a URI addresses, if any.
     pub(super) fn user_of(&self, uri: &Uri, is_ours: impl Fn(IpAddr) -> bool) -> Option<String> {
-        uri.user().filter(|user| self.users.contains(user) && self.is_home(uri, is_ours))
+        uri.user().filter(|user| self.users.contains_key(user) && self.is_home(uri, is_ours))
     }
 
     /// Finds the owner of a call to `user` over `path`. `caller` is the authenticated user or the

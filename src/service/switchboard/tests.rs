@@ -195,7 +195,8 @@ impl Fixture {
         };
         let limits = Limits {
             settings: settings(),
-            codecs: vec![sdp::Codec::Pcmu],
+            codecs: terms().codecs,
+            srtp: terms().srtp,
             max_calls: 10,
             advertised: None,
         };
@@ -298,6 +299,15 @@ impl Fixture {
 }
 
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
+
+/// What can be agreed on with every peer.
+pub(super) fn terms() -> MediaTerms {
+    MediaTerms {
+        codecs: vec![sdp::Codec::Pcmu],
+        srtp: sdp::SrtpPolicy::Optional,
+        is_signalling_encrypted: false,
+    }
+}
 
 pub(super) fn settings() -> Settings {
     Settings {

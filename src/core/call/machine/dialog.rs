@@ -5,6 +5,7 @@ use crate::{
     call::{
         reason,
         refusal::{CallError, Refusal},
+        session::MediaTerms,
     },
     model::{CallState, Event, MediaState, Termination, TransferKind},
     proto::sip::{
@@ -110,12 +111,12 @@ impl Machine {
     }
 
     /// The call goes on with another peer; playing and recording go on as well.
-    pub(super) fn replaced(&mut self, dialog: DialogId, offer: Option<&[u8]>) {
+    pub(super) fn replaced(&mut self, dialog: DialogId, offer: Option<&[u8]>, terms: MediaTerms) {
         if !matches!(self.phase, Phase::Up) {
             self.signal(refuse(dialog, &Refusal::Internal));
             return;
         }
-        match self.session.replaced(offer) {
+        match self.session.replaced(offer, terms) {
             Ok(sdp) => {
                 self.is_unproven = true;
                 self.listen_only();

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::{
     audio::tape::SafeClip,
-    call::{line::LineScript, session::LocalAudio},
+    call::{
+        line::LineScript,
+        session::{LocalAudio, MediaTerms},
+    },
     model::{
         Arrival, Change, Operation, OperationEnd, OperationId, OperationKind, Party, PromptSource,
         RecordingId, RejectReason, Silence, SteadyMillis, Termination, Tone, UnixMillis,
@@ -76,8 +79,8 @@ pub struct Offer {
     pub subject: Option<String>,
     /// Session description, if the INVITE had one.
     pub sdp: Option<Vec<u8>>,
-    /// Our codecs, in order of preference.
-    pub codecs: Vec<sdp::Codec>,
+    /// What we can agree on with the peer.
+    pub media: MediaTerms,
 }
 
 /// A call that is to be placed.
@@ -101,8 +104,8 @@ pub struct Placement {
     pub is_telephone: bool,
     /// How long the call may ring, if the application sets it.
     pub ringing_timeout_seconds: Option<u32>,
-    /// Our codecs, in order of preference.
-    pub codecs: Vec<sdp::Codec>,
+    /// What we can agree on with the peer.
+    pub media: MediaTerms,
 }
 
 /// An event from outside the machine.
@@ -120,13 +123,13 @@ pub enum Input {
     /// The called party is a user of ours with no registered phone.
     NoEndpoint,
     /// The peer asks us by REFER to call another party, which replaces it (RFC 3515), and it is
-    /// allowed to. The new call uses this dialog.
-    ReferAsked(DialogId),
+    /// allowed to. The new call uses this dialog, and has these terms.
+    ReferAsked(DialogId, MediaTerms),
     /// The referred-to party can be called, or there is no route to it: a SIP status.
     ReferralLocated(Result<(), Status>),
-    /// INVITE with Replaces: another peer takes over the call, with this dialog and offer
-    /// (RFC 3891).
-    Replaced(DialogId, Option<Vec<u8>>),
+    /// INVITE with Replaces: another peer takes over the call, with this dialog and offer, on these
+    /// terms (RFC 3891).
+    Replaced(DialogId, Option<Vec<u8>>, MediaTerms),
     /// The acceptance of an operation is committed, and its prompts and its clip's file are ready.
     /// Or one of them cannot be had, and the operation ends with this result.
     Prepared(OperationId, Result<(), OperationEnd>),
@@ -140,7 +143,8 @@ pub enum Input {
     /// A clip is safe on disk. Or it cannot be kept, and its operation ends with this result.
     ClipSafe(OperationId, Result<SafeClip, OperationEnd>),
     /// The peer's RTP did not come, or stopped.
-    MediaTimedOut(Silence),
+    /// The number of packets that came and were not protected with the agreed key is given too.
+    MediaTimedOut(Silence, u64),
     /// The leg is closed; nothing more comes from it.
     LegClosed,
     /// The leg broke, or has vanished; nothing more comes from it.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::{Action, Machine, Now, PendingReferral, Phase, ReferralCall, guid};
 use crate::{
-    call::reason,
+    call::{reason, session::MediaTerms},
     model::Termination,
     proto::{
         sdp::Direction,
@@ -34,20 +34,22 @@ impl Machine {
         self.referral.as_ref().map(|referral| referral.dialog)
     }
 
-    pub(super) fn refer_asked(&mut self, dialog: DialogId, now: Now) {
+    pub(super) fn refer_asked(&mut self, dialog: DialogId, terms: MediaTerms, now: Now) {
         let is_free = self.referral.is_none() && self.transfer.is_none();
         if !matches!(self.phase, Phase::Up) || !is_free {
             self.tell_referrer(Status::DECLINE);
             return;
         }
         let until = now.instant + RINGING;
-        self.referral = Some(PendingReferral { dialog, until, offer: None, is_alone: false });
+        self.referral =
+            Some(PendingReferral { dialog, terms, until, offer: None, is_alone: false });
         self.actions.push_back(Action::LocateReferral);
     }
 
     pub(super) fn referral_located(&mut self, result: Result<(), Status>, now: Now) {
         let Some(referral) = &mut self.referral else { return };
-        let offer = result.and_then(|()| self.session.propose().ok_or(Status::DECLINE));
+        let offer =
+            result.and_then(|()| self.session.propose(&referral.terms).ok_or(Status::DECLINE));
         match offer {
             Ok(offer) => {
                 let text = offer.to_string().into_bytes();
@@ -62,12 +64,13 @@ impl Machine {
 
     /// The referred-to party has answered: the call goes on with it.
     pub(super) fn referral_answered(&mut self, answer: Option<Vec<u8>>, now: Now) {
-        let Some(PendingReferral { offer: Some(offer), dialog, is_alone, .. }) = &self.referral
+        let Some(PendingReferral { offer: Some(offer), terms, dialog, is_alone, .. }) =
+            &self.referral
         else {
             return;
         };
         let (dialog, is_alone) = (*dialog, *is_alone);
-        if let Err(refusal) = self.session.move_to(offer, answer.as_deref()) {
+        if let Err(refusal) = self.session.move_to(offer, terms, answer.as_deref()) {
             self.hang_up_referral(refusal.status());
             self.referral_refused(refusal.status(), now);
             return;

@@ -80,7 +80,7 @@ impl Machine {
                 self.listen_only();
                 self.signal(endpoint::Command::Answer { dialog: self.dialog, sdp });
             }
-            Err(refusal) => self.end(Termination::MediaRefused, Some(refusal), now),
+            Err(refusal) => self.end(without_media(&refusal), Some(refusal), now),
         }
     }
 
@@ -124,13 +124,15 @@ impl Machine {
             if matches!(self.phase, Phase::Up) && is_news {
                 match self.session.accept(body) {
                     Ok(()) => self.session_changed(),
-                    Err(_) => self.end(Termination::MediaRefused, None, now),
+                    Err(refusal) => self.end(without_media(&refusal), None, now),
                 }
             }
             return;
         }
-        if self.session.awaits_answer() && self.session.accept(body).is_err() {
-            self.end(Termination::MediaRefused, None, now);
+        if self.session.awaits_answer()
+            && let Err(refusal) = self.session.accept(body)
+        {
+            self.end(without_media(&refusal), None, now);
             return;
         }
         if let Some(plan) = self.session.plan() {
@@ -144,5 +146,13 @@ impl Machine {
             let step = script.established();
             self.follow(step, now);
         }
+    }
+}
+
+/// The end of a call whose media cannot be agreed on.
+fn without_media(refusal: &Refusal) -> Termination {
+    match refusal {
+        Refusal::NotEncrypted(fault) => Termination::NotEncrypted(*fault),
+        _ => Termination::MediaRefused,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{OFFER, World, answered, bye, progress, record, refused};
+use super::world::{OFFER, World, answered, bye, progress, record, refused, terms};
 use crate::{
     call::{CallError, Command, Input},
     model::{CallState, OperationEnd, Termination},
@@ -25,7 +25,7 @@ fn referred() -> World {
     world.submit(record(false)).unwrap();
     world.prepare(true);
     world.signals.clear();
-    world.input(Input::ReferAsked(NEXT));
+    world.input(Input::ReferAsked(NEXT, terms()));
     world.locate_referral(true);
     assert!(world.signals.is_empty(), "{:?}", world.signals);
     world
@@ -63,7 +63,7 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
     assert_eq!(world.machine.dialog(), FIRST);
 
     world.signals.clear();
-    world.input(Input::ReferAsked(NEXT));
+    world.input(Input::ReferAsked(NEXT, terms()));
     world.locate_referral(false);
     assert_eq!(
         world.signals,
@@ -71,7 +71,7 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
     );
 
     world.signals.clear();
-    world.input(Input::ReferAsked(NEXT));
+    world.input(Input::ReferAsked(NEXT, terms()));
     world.locate_referral(true);
     world.wait(Duration::from_secs(60));
     let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
@@ -80,7 +80,7 @@ fn who_will_not_come_leaves_the_call_as_it_was() {
     assert_eq!(*told, TellReferrer { dialog: FIRST, status: Status::REQUEST_TIMEOUT });
 
     world.signals.clear();
-    world.input(Input::ReferAsked(NEXT));
+    world.input(Input::ReferAsked(NEXT, terms()));
     world.locate_referral(true);
     world.referral_sip(answered(None));
     let [Bye { dialog: NEXT, .. }, told] = world.signals.as_slice() else {
@@ -135,7 +135,7 @@ fn one_transfer_at_a_time() {
     let target = Box::new("sip:300@pbx.example".parse().unwrap());
     let transfer = Command::Transfer { target, replaces: None };
     assert_eq!(world.command(transfer), Err(CallError::Conflict));
-    world.input(Input::ReferAsked(DialogId(NEXT.0 + 1)));
+    world.input(Input::ReferAsked(DialogId(NEXT.0 + 1), terms()));
     assert_eq!(world.signals, [TellReferrer { dialog: FIRST, status: Status::DECLINE }]);
     assert_eq!(world.machine.referral(), Some(NEXT));
 }

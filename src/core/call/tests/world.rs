@@ -10,8 +10,8 @@ use rand::{SeedableRng, rngs::StdRng};
 use crate::{
     audio::tape::SafeClip,
     call::{
-        Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, NewOperation, Now, Offer,
-        Owner, Placement, Settings,
+        Action, CallError, Command, Input, LocalAudio, Machine, MediaEnd, MediaTerms, NewOperation,
+        Now, Offer, Owner, Placement, Settings,
     },
     model::{
         CallId, CallState, Change, Event, OperationEnd, OperationId, OperationKind,
@@ -42,6 +42,15 @@ pub(super) fn settings() -> Settings {
 }
 
 /// A machine and the simulated world around it: requests not answered yet, and what was reported.
+/// What can be agreed on with every peer: PCMU, encrypted if the peer wants it.
+pub(super) fn terms() -> MediaTerms {
+    MediaTerms {
+        codecs: vec![sdp::Codec::Pcmu],
+        srtp: sdp::SrtpPolicy::Optional,
+        is_signalling_encrypted: false,
+    }
+}
+
 pub(super) struct World {
     pub(super) machine: Machine,
     pub(super) begun: Instant,
@@ -111,7 +120,7 @@ impl World {
             sip_call_id: "c".to_owned(),
             subject: None,
             sdp: Some(OFFER.as_bytes().to_vec()),
-            codecs: vec![sdp::Codec::Pcmu],
+            media: terms(),
         };
         let id = CallId::from_random([1; 16]);
         let rng = StdRng::seed_from_u64(1);
@@ -132,7 +141,7 @@ impl World {
             media_config: None,
             is_telephone: true,
             ringing_timeout_seconds: Some(30),
-            codecs: vec![sdp::Codec::Pcmu],
+            media: terms(),
         };
         let (id, rng) = (CallId::from_random([1; 16]), StdRng::seed_from_u64(1));
         let callback = "http://bot/".to_owned();

@@ -26,15 +26,6 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
 }
 
-/// A datagram on a port that RTP and RTCP may share (RFC 5761).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Datagram<'a> {
-    /// An RTP packet.
-    Rtp(Packet<'a>),
-    /// An RTCP compound packet, not read yet.
-    Rtcp(&'a [u8]),
-}
-
 /// Why bytes are not an RTP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotRtp {
@@ -97,24 +88,13 @@ impl<'a> Packet<'a> {
     }
 }
 
-impl<'a> Datagram<'a> {
-    /// Tells RTCP from RTP (RFC 5761 section 4), and parses RTP. The packet types of RTCP are also
-    /// the payload types 64 to 95 with the marker: `is_rtp` says whether such a one is agreed.
-    ///
-    /// # Errors
-    /// Why it is not an RTP packet.
-    pub fn parse(
-        bytes: &'a [u8],
-        is_rtp: impl FnOnce(PayloadType) -> bool,
-    ) -> Result<Self, NotRtp> {
-        match bytes {
-            [_, kind @ 192..=223, _, _, _, _, _, _, ..]
-                if !is_rtp(PayloadType::of_octet(*kind)) =>
-            {
-                Ok(Self::Rtcp(bytes))
-            }
-            _ => Packet::parse(bytes).map(Self::Rtp),
-        }
+/// Whether a datagram on a port that RTP and RTCP may share is RTCP (RFC 5761 section 4); it may be
+/// SRTCP as well. The packet types of RTCP are also the payload types 64 to 95 with the marker:
+/// `is_rtp` says whether such a one is agreed.
+pub fn is_rtcp(bytes: &[u8], is_rtp: impl FnOnce(PayloadType) -> bool) -> bool {
+    match bytes {
+        [_, kind @ 192..=223, _, _, _, _, _, _, ..] => !is_rtp(PayloadType::of_octet(*kind)),
+        _ => false,
     }
 }
 
@@ -150,13 +130,12 @@ mod tests {
     #[test]
     fn rtcp_is_told_by_its_packet_type_unless_that_is_an_agreed_payload_type() {
         let report = [0x80, 201, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0];
-        assert_eq!(Datagram::parse(&report, |_| false), Ok(Datagram::Rtcp(&report)));
+        assert!(is_rtcp(&report, |_| false));
         let number = PayloadType::of_octet(201);
-        let rtp = Datagram::parse(&report, |agreed| agreed == number).unwrap();
-        assert!(matches!(rtp, Datagram::Rtp(packet) if packet.header.payload_type == number));
-        assert_eq!(Datagram::parse(&report[..7], |_| false), Err(NotRtp::Truncated));
+        assert!(!is_rtcp(&report, |agreed| agreed == number));
+        assert!(!is_rtcp(&report[..7], |_| false));
         let sound = [0x80, 0x80, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 9];
-        assert!(matches!(Datagram::parse(&sound, |_| false), Ok(Datagram::Rtp(_))));
+        assert!(!is_rtcp(&sound, |_| false));
     }
 
     proptest! {
@@ -181,7 +160,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = Packet::parse(&bytes);
-            let _ = Datagram::parse(&bytes, |_| false);
+            let _ = is_rtcp(&bytes, |_| false);
         }
     }
 }

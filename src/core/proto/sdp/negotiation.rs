@@ -1,8 +1,9 @@
 //! Offer and answer (RFC 3264) for one audio stream.
 //!
 //! In: the offer of the peer, and what we support. Out: our answer and a [`StreamPlan`] for the
-//! media. The first audio line that we support is accepted; every other line is answered with port
-//! 0.
+//! media. The first audio line that we support is accepted, an encrypted one before others; every
+//! other line is answered with port 0. An answer has the transport of its offer, and a call that is
+//! encrypted stays so.
 
 use std::{
     collections::BTreeMap,
@@ -11,11 +12,12 @@ use std::{
 };
 
 use super::{
+    crypto::{CryptoLine, MediaSecret, SrtpKeys, SrtpPolicy},
     description::{Attribute, Description, Media, ParseError, words},
     media_line::{EVENT, EVENT_CLOCK, MediaLine},
     plan::{Direction, Payload, StreamPlan},
 };
-use crate::{audio::Codec, proto::rtp::PayloadType};
+use crate::{audio::Codec, model::EncryptionFault, proto::rtp::PayloadType};
 
 /// Our side of a session.
 #[derive(Debug, Clone)]
@@ -26,10 +28,33 @@ pub struct LocalMedia {
     pub port: u16,
     /// The codecs in our order of preference.
     pub codecs: Vec<Codec>,
+    /// Whether the audio is encrypted, and by which keys.
+    pub security: LocalSecurity,
     /// Session id of our `o=` line.
     pub session_id: u64,
     /// The version of our `o=` line; grows by one with each new description.
     pub session_version: u64,
+}
+
+/// Our side of the encryption of a session.
+#[derive(Debug, Clone)]
+pub struct LocalSecurity {
+    /// Whether audio is encrypted.
+    pub policy: SrtpPolicy,
+    /// Whether the session is encrypted already: then it stays so.
+    pub is_encrypted: bool,
+    /// Whether nobody on the way can read our descriptions. If not, an offer with
+    /// [`SrtpPolicy::Optional`] has no keys: they would protect nothing.
+    pub is_signalling_encrypted: bool,
+    /// What our keys are derived from.
+    pub secret: MediaSecret,
+}
+
+impl LocalSecurity {
+    /// For a new session over SIP that others can read.
+    pub fn new(policy: SrtpPolicy, secret: MediaSecret) -> Self {
+        Self { policy, is_encrypted: false, is_signalling_encrypted: false, secret }
+    }
 }
 
 /// Why no session can be made.
@@ -39,8 +64,11 @@ pub enum NegotiationError {
     #[error("no audio was offered")]
     NoAudio,
     /// Audio over a transport that we do not support.
-    #[error("audio was offered by {0} only, RTP/AVP or RTP/AVPF is needed")]
+    #[error("audio was offered by {0} only, RTP/AVP, AVPF, SAVP or SAVPF is needed")]
     Transport(String),
+    /// The encryption of the audio cannot be agreed on.
+    #[error("{0}")]
+    Encryption(EncryptionFault),
     /// No codec that we support.
     #[error("no codec in common; offered were {0}")]
     NoCodec(String),
@@ -61,26 +89,29 @@ pub fn negotiate(
     local: &LocalMedia,
 ) -> Result<(Description, StreamPlan), NegotiationError> {
     let mut refusal = NegotiationError::NoAudio;
-    let mut chosen = None;
+    let mut chosen: Option<(usize, StreamPlan, Option<Attribute>)> = None;
     for (index, media) in offer.media.iter().enumerate() {
-        match choose(offer, media, &local.codecs) {
-            Ok(plan) => {
-                chosen = Some((index, plan));
-                break;
+        match acceptable(offer, media, local) {
+            Ok((plan, crypto)) => {
+                let is_better = plan.srtp.is_some()
+                    && chosen.as_ref().is_some_and(|(_, plan, _)| plan.srtp.is_none());
+                if chosen.is_none() || is_better {
+                    chosen = Some((index, plan, crypto));
+                }
             }
             // The first audio line that fails gives the reason; later ones help less.
             Err(error) if refusal == NegotiationError::NoAudio => refusal = error,
             Err(_) => {}
         }
     }
-    let (index, plan) = chosen.ok_or(refusal)?;
+    let (index, plan, crypto) = chosen.ok_or(refusal)?;
     let media = offer
         .media
         .iter()
         .enumerate()
         .map(|(at, offered)| {
             if at == index {
-                accepted(local, &plan, MediaLine::of(offer, offered))
+                accepted(local, &plan, crypto.clone(), MediaLine::of(offer, offered))
             } else {
                 refused(offered)
             }
@@ -105,7 +136,7 @@ pub fn suspend(
     let was_refused =
         |at| Some(at) != ours && described.media.get(at).is_some_and(|line: &Media| !is_ours(line));
     let may_carry_audio = |(at, line): (usize, &Media)| {
-        let is_usable = || choose(offer, line, &local.codecs).is_ok();
+        let is_usable = || acceptable(offer, line, local).is_ok();
         let is_audio = line.is_audio() && (!was_refused(at) || is_usable());
         line.port != 0 && (is_audio || is_image(line))
     };
@@ -145,7 +176,18 @@ pub fn make_offer(local: &LocalMedia) -> Description {
         }
     }
     let event = Some((PayloadType::TELEPHONE_EVENT, EVENT_CLOCK));
-    let media = offered_audio(audio(local, AVP), &offered, event);
+    let LocalSecurity { policy, is_signalling_encrypted, .. } = local.security;
+    let (profile, has_keys) = match policy {
+        SrtpPolicy::Off => (Profile::Avp, false),
+        // RFC 8643: a peer that does not know the keys answers without them.
+        SrtpPolicy::Optional => (Profile::Avp, is_signalling_encrypted),
+        SrtpPolicy::Required => (Profile::Savp, true),
+    };
+    let mut media = offered_audio(audio(local, profile), &offered, event);
+    if has_keys {
+        let lines = CryptoLine::offered(&local.security.secret);
+        media.attributes.extend(lines.map(|line| line.attribute()));
+    }
     description(local, vec![media])
 }
 
@@ -184,17 +226,49 @@ pub fn accept_answer(
     answer: &Description,
 ) -> Result<StreamPlan, NegotiationError> {
     let (ours, theirs) = audio_lines(offer, answer)?;
+    let srtp = answered_keys(ours, theirs)?;
     let ours = MediaLine::of(offer, ours);
     let codecs: Vec<Codec> = ours.formats().filter_map(|format| format.codec()).collect();
     let plan = choose(answer, theirs, &codecs)?;
-    Ok(StreamPlan { heard: heard(ours, MediaLine::of(answer, theirs)), ..plan })
+    Ok(StreamPlan { heard: heard(ours, MediaLine::of(answer, theirs)), srtp, ..plan })
+}
+
+/// The keys of an answer to our offer. It repeats the tag and the suite of one of our lines
+/// (RFC 4568 section 5.1.3). Without encryption in the offer there is none in the answer.
+fn answered_keys(ours: &Media, theirs: &Media) -> Result<Option<SrtpKeys>, NegotiationError> {
+    let profile = Profile::of(ours).ok_or(NegotiationError::BadAnswer)?;
+    let their_profile = Profile::of(theirs);
+    let transport = || NegotiationError::Transport(theirs.protocol.clone());
+    let mut offered = CryptoLine::ours(ours).peekable();
+    if theirs.port == 0 {
+        return Ok(None);
+    }
+    if offered.peek().is_none() {
+        let is_clear = their_profile.is_some_and(|profile| !profile.is_secure());
+        return if is_clear { Ok(None) } else { Err(transport()) };
+    }
+    match CryptoLine::first_usable(theirs) {
+        Ok(answered) => {
+            let is_answered =
+                |ours: &CryptoLine| ours.tag == answered.tag && ours.suite == answered.suite;
+            let ours = offered
+                .find(is_answered)
+                .ok_or(NegotiationError::Encryption(EncryptionFault::NoCommonSuite))?;
+            Ok(Some(ours.agreed_with(answered)))
+        }
+        Err(EncryptionFault::KeysMissing) if !profile.is_secure() => match their_profile {
+            Some(theirs) if !theirs.is_secure() => Ok(None),
+            Some(_) | None => Err(transport()),
+        },
+        Err(fault) => Err(NegotiationError::Encryption(fault)),
+    }
 }
 
 /// Accepts the answer to a later offer of ours; `plan` is the agreed plan. An answer that refuses
 /// the audio by port 0 suspends the session, as an offer does by [`suspend`].
 ///
 /// # Errors
-/// The answer does not fit the offer, or has no codec that we offered.
+/// The answer does not fit the offer, has no codec that we offered, or would end the encryption.
 pub fn accept_answer_again(
     offer: &Description,
     answer: &Description,
@@ -202,7 +276,13 @@ pub fn accept_answer_again(
 ) -> Result<StreamPlan, NegotiationError> {
     match audio_lines(offer, answer)? {
         (_, theirs) if theirs.is_audio() && theirs.port == 0 => Ok(suspended(plan)),
-        _ => accept_answer(offer, answer),
+        _ => {
+            let answered = accept_answer(offer, answer)?;
+            if plan.srtp.is_some() && answered.srtp.is_none() {
+                return Err(NegotiationError::Encryption(EncryptionFault::Downgrade));
+            }
+            Ok(answered)
+        }
     }
 }
 
@@ -317,7 +397,10 @@ fn offered_audio_again(
     let dynamic = iter::once(PayloadType::TELEPHONE_EVENT).chain(PayloadType::dynamic());
     let free = || dynamic.clone().find(|number| !meanings.contains_key(number));
     let event = agreed.or_else(|| Some((free()?, EVENT_CLOCK)));
-    offered_audio(audio(local, transport(before.media).unwrap_or(AVP)), &offered, event)
+    let profile = Profile::of(before.media).unwrap_or(Profile::Avp);
+    let mut media = offered_audio(audio(local, profile), &offered, event);
+    media.attributes.extend(CryptoLine::ours(before.media).map(|line| line.attribute()));
+    media
 }
 
 fn offered_audio(
@@ -345,14 +428,73 @@ fn add_event(media: &mut Media, event: PayloadType, clock: u32) {
     media.attributes.push(Attribute::valued("fmtp", format!("{event} 0-15")));
 }
 
-/// The transports that we support. What RTP/AVPF adds is allowed but not required (RFC 4585 section
-/// 5).
-const AVP: &str = "RTP/AVP";
-const AVPF: &str = "RTP/AVPF";
+/// The transports that we support. What AVPF and SAVPF add is allowed but not required (RFC 4585
+/// section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    Avp,
+    Avpf,
+    Savp,
+    Savpf,
+}
 
-/// The transport of a line, if we support it.
-fn transport(media: &Media) -> Option<&'static str> {
-    [AVP, AVPF].into_iter().find(|known| media.protocol.eq_ignore_ascii_case(known))
+impl Profile {
+    const ALL: [Self; 4] = [Self::Avp, Self::Avpf, Self::Savp, Self::Savpf];
+
+    /// The transport of a line, if we support it.
+    fn of(media: &Media) -> Option<Self> {
+        let is_named = |profile: &Self| media.protocol.eq_ignore_ascii_case(profile.name());
+        Self::ALL.into_iter().find(is_named)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Avp => "RTP/AVP",
+            Self::Avpf => "RTP/AVPF",
+            Self::Savp => "RTP/SAVP",
+            Self::Savpf => "RTP/SAVPF",
+        }
+    }
+
+    /// Whether the audio must be encrypted (RFC 3711, RFC 5124).
+    fn is_secure(self) -> bool {
+        matches!(self, Self::Savp | Self::Savpf)
+    }
+}
+
+/// The plan for a media line of an offer, and the `crypto` line of our answer, if we accept it.
+fn acceptable(
+    offer: &Description,
+    media: &Media,
+    local: &LocalMedia,
+) -> Result<(StreamPlan, Option<Attribute>), NegotiationError> {
+    let plan = choose(offer, media, &local.codecs)?;
+    let theirs = offered_keys(media, &local.security)?;
+    let ours = theirs.as_ref().map(|line| line.answered(&local.security.secret));
+    let attribute = ours.as_ref().map(CryptoLine::attribute);
+    let srtp = ours.zip(theirs).map(|(ours, theirs)| ours.agreed_with(theirs));
+    Ok((StreamPlan { srtp, ..plan }, attribute))
+}
+
+/// The keys of an offered line that we use; `None` for audio that is not encrypted.
+fn offered_keys(
+    media: &Media,
+    security: &LocalSecurity,
+) -> Result<Option<CryptoLine>, NegotiationError> {
+    let is_demanded = Profile::of(media).is_some_and(Profile::is_secure);
+    let fault = match (security.policy, CryptoLine::first_usable(media)) {
+        (SrtpPolicy::Off, _) if is_demanded => EncryptionFault::SwitchedOff,
+        (SrtpPolicy::Off, _) => return Ok(None),
+        (SrtpPolicy::Optional | SrtpPolicy::Required, Ok(line)) => return Ok(Some(line)),
+        (SrtpPolicy::Optional | SrtpPolicy::Required, Err(fault)) if is_demanded => fault,
+        (SrtpPolicy::Optional | SrtpPolicy::Required, Err(_)) if security.is_encrypted => {
+            EncryptionFault::Downgrade
+        }
+        (SrtpPolicy::Required, Err(_)) => EncryptionFault::Required,
+        // RFC 8643 section 3.1: keys that we cannot use are no obstacle.
+        (SrtpPolicy::Optional, Err(_)) => return Ok(None),
+    };
+    Err(NegotiationError::Encryption(fault))
 }
 
 /// The plan for a media line, if we accept it.
@@ -364,7 +506,7 @@ fn choose(
     if !media.is_audio() || media.port == 0 {
         return Err(NegotiationError::NoAudio);
     }
-    if transport(media).is_none() {
+    if Profile::of(media).is_none() {
         return Err(NegotiationError::Transport(media.protocol.clone()));
     }
     let line = MediaLine::of(description, media);
@@ -432,6 +574,7 @@ fn choose(
         direction,
         ptime_ms: ptime(line),
         rtcp_mux,
+        srtp: None,
     })
 }
 
@@ -470,8 +613,13 @@ fn is_usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }
 
-fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: MediaLine<'_>) -> Media {
-    let mut media = audio(local, transport(offered.media).unwrap_or(AVP));
+fn accepted(
+    local: &LocalMedia,
+    plan: &StreamPlan,
+    crypto: Option<Attribute>,
+    offered: MediaLine<'_>,
+) -> Media {
+    let mut media = audio(local, Profile::of(offered.media).unwrap_or(Profile::Avp));
     let pt = plan.payload_type;
     media.formats.push(pt.to_string());
     media.attributes.push(Attribute::valued("rtpmap", format!("{pt} {}", plan.codec.encoding())));
@@ -491,6 +639,7 @@ fn accepted(local: &LocalMedia, plan: &StreamPlan, offered: MediaLine<'_>) -> Me
         media.attributes.push(Attribute::flag("rtcp-mux"));
     }
     media.attributes.push(Attribute::flag(plan.direction.attribute()));
+    media.attributes.extend(crypto);
     media
 }
 
@@ -509,11 +658,11 @@ fn refused(offered: &Media) -> Media {
     }
 }
 
-fn audio(local: &LocalMedia, transport: &str) -> Media {
+fn audio(local: &LocalMedia, profile: Profile) -> Media {
     Media {
         kind: "audio".to_owned(),
         port: local.port,
-        protocol: transport.to_owned(),
+        protocol: profile.name().to_owned(),
         formats: Vec::new(),
         connection: None,
         unreadable_connection: None,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::crypto::SrtpKeys;
 use crate::{audio::Codec, proto::rtp::PayloadType};
 
 /// The result of offer and answer for the media.
@@ -36,6 +37,8 @@ pub struct StreamPlan {
     pub ptime_ms: u32,
     /// Whether RTCP shares the RTP port (RFC 5761).
     pub rtcp_mux: bool,
+    /// The keys of SRTP and SRTCP; `None` if RTP is not encrypted.
+    pub srtp: Option<SrtpKeys>,
 }
 
 impl StreamPlan {

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use proptest::{prelude::*, sample::Index};
 
 use super::{
-    Codec, Description, Direction, LocalMedia, NegotiationError, ParseError, Payload, StreamPlan,
-    accept_answer, accept_answer_again, make_offer, make_offer_again, negotiate, suspend,
+    Codec, Description, Direction, LocalMedia, LocalSecurity, MediaSecret, NegotiationError,
+    ParseError, Payload, SrtpPolicy, StreamPlan, accept_answer, accept_answer_again, make_offer,
+    make_offer_again, negotiate, suspend,
 };
 use crate::proto::rtp::PayloadType;
 
@@ -472,6 +473,7 @@ fn local() -> LocalMedia {
         address: "198.51.100.7".parse().unwrap(),
         port: 20_000,
         codecs: vec![Codec::Opus, Codec::Pcma, Codec::Pcmu],
+        security: LocalSecurity::new(SrtpPolicy::Off, MediaSecret::new([0; 32])),
         session_id: 1,
         session_version: 1,
     }

@@ -1,7 +1,9 @@
 //! The crypto-suites and their parameters.
 
+use serde::{Deserialize, Serialize};
+
 /// A crypto-suite: a cipher and an authentication transform (RFC 4568 section 6.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum CryptoSuite {
     /// AES-256 in Galois/counter mode (RFC 7714).
     AeadAes256Gcm,

@@ -34,6 +34,7 @@ fn plan() -> StreamPlan {
         direction: Direction::SendRecv,
         ptime_ms: 20,
         rtcp_mux: false,
+        srtp: None,
     }
 }
 

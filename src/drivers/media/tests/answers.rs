@@ -10,6 +10,10 @@ fn plan(peer: &Peer, formats: &str) -> StreamPlan {
         address: Ipv4Addr::LOCALHOST.into(),
         port: peer.leg.port(),
         codecs: vec![Codec::Opus, Codec::Pcma, Codec::Pcmu],
+        security: sdp::LocalSecurity::new(
+            sdp::SrtpPolicy::Off,
+            sdp::MediaSecret::new([0; sdp::MediaSecret::LEN]),
+        ),
         session_id: 1,
         session_version: 1,
     });
@@ -174,6 +178,10 @@ fn offered(peer: &Peer, formats: &str) -> StreamPlan {
         address: Ipv4Addr::LOCALHOST.into(),
         port: peer.leg.port(),
         codecs: vec![Codec::Opus, Codec::Pcma, Codec::Pcmu],
+        security: sdp::LocalSecurity::new(
+            sdp::SrtpPolicy::Off,
+            sdp::MediaSecret::new([0; sdp::MediaSecret::LEN]),
+        ),
         session_id: 1,
         session_version: 1,
     };

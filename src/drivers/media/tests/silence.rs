@@ -17,6 +17,10 @@ fn plan(peer: &Peer, lines: &str) -> StreamPlan {
         address: Ipv4Addr::LOCALHOST.into(),
         port: peer.leg.port(),
         codecs: vec![Codec::Pcmu],
+        security: sdp::LocalSecurity::new(
+            sdp::SrtpPolicy::Off,
+            sdp::MediaSecret::new([0; sdp::MediaSecret::LEN]),
+        ),
         session_id: 1,
         session_version: 1,
     };
@@ -42,13 +46,13 @@ fn a_peer_that_holds_may_be_silent_for_as_long_as_a_hold_may_last() {
         rig.tick(frames(hold_timeout));
         assert_eq!(rig.told(), [LegEvent::Heard], "{hold}");
         rig.tick(1);
-        assert_eq!(rig.told(), [LegEvent::MediaTimedOut(Silence::OnHold)], "{hold}");
+        assert_eq!(rig.told(), [timed_out(Silence::OnHold)], "{hold}");
         // The peer is expected to send again once it has resumed the call.
         rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
         rig.tick(frames(rtp_timeout));
         assert_eq!(rig.told(), [], "{hold}");
         rig.tick(1);
-        assert_eq!(rig.told(), [LegEvent::MediaTimedOut(Silence::Ceased)], "{hold}");
+        assert_eq!(rig.told(), [timed_out(Silence::Ceased)], "{hold}");
     }
 }
 
@@ -127,7 +131,7 @@ fn a_peer_that_falls_silent_is_told_once() {
     rig.command(LegCommand::Connect(plan(&peer, SENDRECV), HOST));
     rig.converse(&mut peer, &speech(5));
     rig.tick(50);
-    assert_eq!(rig.told(), [LegEvent::Heard, LegEvent::MediaTimedOut(Silence::Ceased)]);
+    assert_eq!(rig.told(), [LegEvent::Heard, timed_out(Silence::Ceased)]);
 }
 
 /// An RTCP packet without a report about us, as sent by phones that receive nothing.

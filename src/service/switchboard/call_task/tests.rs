@@ -9,13 +9,12 @@ use crate::service::switchboard::{
     CallControl, LiveCall,
     mailbox::mailbox,
     outgoing::Placed,
-    tests::{Fixture, Phone, WITHIN, record, settings},
+    tests::{Fixture, Phone, WITHIN, record, settings, terms},
 };
 use aftertone_core::{
     audio::tape,
     call::{Offer, Owner},
     model::{CallId, RecordingId},
-    proto::sdp,
 };
 
 #[tokio::test]
@@ -152,7 +151,7 @@ async fn a_call_that_is_not_replaced_keeps_its_peer() {
     let mut invite = invite;
     invite.path.peer = "192.0.2.1:5060".parse().unwrap();
     // The call is still ringing, so its peer cannot be replaced.
-    task.message(CallMessage::Replace(reserved, Box::new(invite))).await;
+    task.message(CallMessage::Replace(reserved, Box::new(invite), terms())).await;
     assert_eq!(task.peer, first);
     assert!(!fixture.switchboard.registry().dialogs.contains_key(&DialogId(9)));
 }
@@ -188,7 +187,7 @@ fn task(
         sip_call_id: "one@127.0.0.1".to_owned(),
         subject: None,
         sdp: offer,
-        codecs: vec![sdp::Codec::Pcmu],
+        media: terms(),
     };
     let owner =
         Owner::Application { name: "bot".to_owned(), callback_uri: "http://127.0.0.1/".to_owned() };

@@ -11,6 +11,7 @@ fn local() -> LocalMedia {
         address: "198.51.100.7".parse().unwrap(),
         port: 20_000,
         codecs: vec![Codec::Opus, Codec::Pcma, Codec::Pcmu],
+        security: LocalSecurity::new(SrtpPolicy::Off, MediaSecret::new([0; 32])),
         session_id: 1,
         session_version: 1,
     }
@@ -115,7 +116,8 @@ fn nothing_is_sent_to_many_or_to_a_name() {
 fn what_cannot_be_served_is_named() {
     let refused = |lines: &str| negotiate(&offer(lines), &local()).unwrap_err().to_string();
     assert!(refused("m=audio 4000 RTP/AVP 3 18\r\na=rtpmap:18 G729/8000\r\n").contains("G729"));
-    assert!(refused("m=audio 4000 RTP/SAVP 0\r\n").contains("RTP/SAVP"));
+    assert!(refused("m=audio 4000 UDP/TLS/RTP/SAVPF 0\r\n").contains("UDP/TLS/RTP/SAVPF"));
+    assert!(refused("m=audio 4000 RTP/SAVP 0\r\n").contains("\"off\" here"));
     assert!(refused("m=video 4000 RTP/AVP 0\r\n").contains("no audio"));
     assert!(refused("m=audio 4000 RTP/AVP 200 abc\r\n").contains("no codec"));
 }
