@@ -119,8 +119,8 @@ pub fn rtcp(bytes: &[u8]) {
     }
 }
 
-/// A datagram is refused and unchanged, or accepted once. A packet that we protect is read as it was.
-/// The first byte chooses suite and MKI. Then come datagrams, each with its length in a byte.
+/// A datagram is refused and unchanged, or accepted once. A packet that we protect is read as it
+/// was. The first byte chooses suite and MKI. Then come datagrams, each with its length in a byte.
 pub fn srtp(bytes: &[u8]) {
     let Some((choice, mut rest)) = bytes.split_first() else { return };
     let suite = CryptoSuite::ALL[usize::from(choice & 0x7f) % CryptoSuite::ALL.len()];

@@ -3,7 +3,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{MasterKey, transform::AesCounter};
+use super::{MasterKey, aes_counter::AesCounter};
 
 /// Which protocol a session key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,7 +54,8 @@ mod tests {
         /// The procedure of appendix A, word by word.
         #[test]
         fn the_estimate_is_that_of_the_appendix(highest in 0u64..1 << 48, sequence: u16) {
-            let (roc, last, sequence) = ((highest >> 16) as i64, highest as i64 & 0xffff, i64::from(sequence));
+            let (roc, last) = ((highest >> 16) as i64, highest as i64 & 0xffff);
+            let sequence = i64::from(sequence);
             let guess = if last < 32_768 {
                 if sequence - last > 32_768 { roc - 1 } else { roc }
             } else if last - 32_768 > sequence {

@@ -15,8 +15,8 @@ const MAX_STREAMS: usize = 16;
 /// than that they would be too old for the replay window as well.
 const FORMER_KEY_PACKETS: u64 = ReplayWindow::SIZE;
 
-/// Unprotects the SRTP and SRTCP packets of a peer: the cryptographic contexts of one direction (RFC
-/// 3711 section 3.2), for all of its SSRCs.
+/// Unprotects the SRTP and SRTCP packets of a peer: the cryptographic contexts of one direction,
+/// for all of its SSRCs (RFC 3711 section 3.2).
 ///
 /// The rollover counter of a stream is found from sequence numbers, and follows at most 32,767 lost
 /// packets in a row. The first packet of a stream may come late: the counter is then 0, or 1 if the

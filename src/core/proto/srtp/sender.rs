@@ -11,8 +11,8 @@ use crate::proto::rtp::Ssrc;
 /// The highest SRTCP index (RFC 3711 section 9.2).
 const MAX_SRTCP_INDEX: u32 = (1 << 31) - 1;
 
-/// Protects the RTP and RTCP packets that we send: the cryptographic contexts of one direction (RFC
-/// 3711 section 3.2), for all of our SSRCs.
+/// Protects the RTP and RTCP packets that we send: the cryptographic contexts of one direction, for
+/// all of our SSRCs (RFC 3711 section 3.2).
 ///
 /// No key stream is used twice: sequence numbers have to grow, by less than 32,768 from packet to
 /// packet, and the state of an SSRC is kept as long as the key.
@@ -65,8 +65,8 @@ impl SrtpSender {
         Ok(())
     }
 
-    /// Encrypts an RTCP compound packet in place, and appends its tag, its index and the MKI: at most
-    /// 20 bytes and the length of the MKI. After an error the packet is unchanged.
+    /// Encrypts an RTCP compound packet in place, and appends its tag, its index and the MKI: at
+    /// most 20 bytes and the length of the MKI. After an error the packet is unchanged.
     ///
     /// # Errors
     /// [`SrtpError::TooShort`] and [`SrtpError::Malformed`]; [`SrtpError::KeyExhausted`] after 2^31

@@ -1,5 +1,5 @@
-//! The session keys of one master key, and the parts of a packet that they encrypt and authenticate.
-//! Which packets are accepted is decided in `receiver`.
+//! The session keys of one master key, and the parts of a packet that they encrypt and
+//! authenticate. Which packets are accepted is decided in `receiver`.
 
 use std::{fmt, ops::Range};
 
@@ -169,8 +169,8 @@ impl SessionKeys {
         Ok(SrtcpFields { ssrc, index, is_encrypted, parts })
     }
 
-    /// Authenticates and decrypts, in place, the SRTCP packet from which `fields` were read. Returns
-    /// the length of the RTCP packet. After an error the bytes are unchanged.
+    /// Authenticates and decrypts, in place, the SRTCP packet from which `fields` were read.
+    /// Returns the length of the RTCP packet. After an error the bytes are unchanged.
     ///
     /// # Errors
     /// [`SrtpError::Authentication`].
@@ -204,10 +204,11 @@ impl SessionKeys {
         Ok(parts.end)
     }
 
-    /// Finds the parts of a packet of `len` bytes, of which `word_len` are the E flag and the index.
+    /// Finds the parts of a packet of `len` bytes, of which `word_len` are the E flag and the
+    /// index.
     ///
-    /// The tag of counter mode is the last part. That of AES-GCM follows the encrypted part, and the
-    /// MKI is the last part (RFC 7714 sections 8.2 and 9.2).
+    /// The tag of counter mode is the last part. That of AES-GCM follows the encrypted part, and
+    /// the MKI is the last part (RFC 7714 sections 8.2 and 9.2).
     fn parts(
         &self,
         transform: &SrtpTransform,
@@ -252,8 +253,8 @@ impl Parts {
     }
 }
 
-/// The associated data of an encrypted SRTCP packet with AES-GCM: its header and the word with the E
-/// flag (RFC 7714 section 9.2).
+/// The associated data of an encrypted SRTCP packet with AES-GCM: its header and the word with the
+/// E flag (RFC 7714 section 9.2).
 fn with_word(packet: &[u8], word: &[u8]) -> [u8; RTCP_HEADER_LEN + WORD_LEN] {
     let mut associated = [0; RTCP_HEADER_LEN + WORD_LEN];
     associated[..RTCP_HEADER_LEN].copy_from_slice(&packet[..RTCP_HEADER_LEN]);

@@ -42,8 +42,8 @@ impl CryptoSuite {
         }
     }
 
-    /// The suite of this name, in upper or lower case. `AES_CM_256_HMAC_SHA1_80` and `…_32`, as many
-    /// phones write, are understood.
+    /// The suite of this name, in upper or lower case. `AES_CM_256_HMAC_SHA1_80` and `…_32`, as
+    /// many phones write, are understood.
     pub fn from_name(name: &str) -> Option<Self> {
         let spelled = |wanted: &str| name.eq_ignore_ascii_case(wanted);
         if spelled("AES_CM_256_HMAC_SHA1_80") {

@@ -3,13 +3,13 @@
 
 use aws_lc_rs::{
     aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey},
-    cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey},
     constant_time, hmac,
 };
 use zeroize::Zeroizing;
 
 use super::{
     MasterKey, SrtpError,
+    aes_counter::AesCounter,
     derivation::{Protocol, derive},
 };
 use crate::proto::rtp::Ssrc;
@@ -38,9 +38,6 @@ pub(super) struct GaloisCounterMode {
     cipher: LessSafeKey,
     salt: Zeroizing<[u8; 12]>,
 }
-
-/// AES in counter mode, without a salt: the cipher of the packets and of the key derivation.
-pub(super) struct AesCounter(EncryptingKey);
 
 impl SrtpTransform {
     /// Derives the session keys of one protocol.
@@ -129,8 +126,8 @@ impl GaloisCounterMode {
             .expect("a packet is shorter than the limit of 2^36 bytes")
     }
 
-    /// Decrypts the payload of a packet. After an error its bytes are unchanged; `scratch` keeps them
-    /// until then, because the cipher decrypts before it knows.
+    /// Decrypts the payload of a packet. After an error its bytes are unchanged; `scratch` keeps
+    /// them until then, because the cipher decrypts before it knows.
     ///
     /// # Errors
     /// [`SrtpError::Authentication`] if `tag` is not that of `associated` and the payload.
@@ -158,22 +155,6 @@ impl GaloisCounterMode {
         let mut nonce = *self.salt;
         mix(&mut nonce[2..12], ssrc, index);
         Nonce::assume_unique_for_key(nonce)
-    }
-}
-
-impl AesCounter {
-    /// The cipher with a key of 16 or 32 bytes.
-    pub(super) fn new(key: &[u8]) -> Self {
-        let algorithm = if key.len() == 32 { &AES_256 } else { &AES_128 };
-        let key = UnboundCipherKey::new(algorithm, key).and_then(EncryptingKey::ctr);
-        Self(key.expect("the key is as long as its suite says"))
-    }
-
-    /// Adds the key stream that begins with this counter block.
-    pub(super) fn apply(&self, block: [u8; 16], bytes: &mut [u8]) {
-        self.0
-            .less_safe_encrypt(bytes, EncryptionContext::Iv128(block.into()))
-            .expect("counter mode takes a block of 128 bits and any number of bytes");
     }
 }
 

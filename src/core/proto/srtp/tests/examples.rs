@@ -1,14 +1,16 @@
 //! The examples of RFC 3711 appendix B, RFC 6188 section 7 and RFC 7714 sections 16 and 17, and the
 //! reference packets in the tests of libsrtp.
 
+use super::{key, rtcp};
 use crate::proto::{
     rtp::Ssrc,
     srtp::{
-        CryptoSuite, MasterKey, SrtpReceiver, SrtpSender,
+        CryptoSuite, MasterKey, SrtpError, SrtpReceiver, SrtpSender,
+        aes_counter::AesCounter,
         derivation::{Protocol, derive},
         packet::RtpFields,
         session_keys::SessionKeys,
-        transform::{AesCounter, GaloisCounterMode, SrtpTransform},
+        transform::{GaloisCounterMode, SrtpTransform},
     },
 };
 
@@ -161,6 +163,24 @@ fn unprotected_rtcp(keys: &SessionKeys, mut packet: Vec<u8>) -> Vec<u8> {
     let len = keys.unprotect_rtcp(&mut packet, &fields, &mut Vec::new()).unwrap();
     packet.truncate(len);
     packet
+}
+
+/// The peer decides for each packet whether it encrypts it (RFC 3711 section 3.4).
+#[test]
+fn an_srtcp_packet_without_the_e_flag_is_authenticated_and_not_decrypted() {
+    let master = key(CryptoSuite::AesCm128HmacSha1_32, 7);
+    let SrtpTransform::CounterMode(mode) = SrtpTransform::derive(&master, Protocol::Srtcp) else {
+        panic!("the suite has counter mode");
+    };
+    let mut packet = [rtcp(1), vec![0, 0, 0, 5]].concat();
+    let tag = mode.tag(&packet, &[]);
+    packet.extend(&tag.as_ref()[..10]);
+    let mut receiver = SrtpReceiver::new(master, None);
+    let mut forged = packet.clone();
+    forged[rtcp(1).len()] = 0x80;
+    assert_eq!(receiver.unprotect_rtcp(&mut forged), Err(SrtpError::Authentication));
+    assert_eq!(receiver.unprotect_rtcp(&mut packet.clone()), Ok(&mut rtcp(1)[..]));
+    assert_eq!(receiver.unprotect_rtcp(&mut packet), Err(SrtpError::Replayed));
 }
 
 /// Of `test/srtp_driver.c`; the SRTCP packets have index 1.

@@ -1,8 +1,8 @@
-//! Packets of libsrtp 2.7.0, the reference implementation, for each suite: a stream that wraps, with
-//! CSRCs, extension and padding, and two SRTCP packets.
+//! Packets of libsrtp 2.7.0, the reference implementation, for each suite: a stream that wraps,
+//! with CSRCs, extension and padding, and two SRTCP packets.
 //!
-//! Each `suite` line of the file has a suite with its master key and salt; the `rtp` and `rtcp` lines
-//! below it have a packet, and the same packet protected by libsrtp in this order.
+//! Each `suite` line of the file has a suite with its master key and salt; the `rtp` and `rtcp`
+//! lines below it have a packet, and the same packet protected by libsrtp in this order.
 
 use crate::proto::srtp::{CryptoSuite, MasterKey, Mki, SrtpError, SrtpReceiver, SrtpSender};
 
