@@ -86,7 +86,7 @@ impl SessionKeys {
                 mode.apply(fields.ssrc, index, payload);
                 let tag = mode.tag(packet, &index::roc(index));
                 self.append_mki(packet);
-                packet.extend(&tag.as_ref()[..mode.tag_len()]);
+                packet.extend(&tag[..mode.tag_len()]);
             }
             SrtpTransform::Gcm(mode) => {
                 let tag = mode.seal(fields.ssrc, index, header, payload);
@@ -144,7 +144,7 @@ impl SessionKeys {
                 packet.extend(word);
                 let tag = mode.tag(packet, &[]);
                 self.append_mki(packet);
-                packet.extend(&tag.as_ref()[..mode.tag_len()]);
+                packet.extend(&tag[..mode.tag_len()]);
             }
             SrtpTransform::Gcm(mode) => {
                 let tag = mode.seal(ssrc, index.into(), &with_word(header, &word), payload);

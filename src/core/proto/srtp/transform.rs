@@ -3,8 +3,10 @@
 
 use aws_lc_rs::{
     aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey},
-    constant_time, hmac,
+    constant_time,
 };
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
 use zeroize::Zeroizing;
 
 use super::{
@@ -29,7 +31,9 @@ pub(super) enum SrtpTransform {
 pub(super) struct CounterMode {
     cipher: AesCounter,
     salt: Zeroizing<[u8; 14]>,
-    authentication: hmac::Key,
+    /// Of another crate than the cipher: it is copied for each packet, and that of aws-lc-rs has
+    /// more than a kilobyte.
+    authentication: Hmac<Sha1>,
     tag_len: usize,
 }
 
@@ -54,10 +58,8 @@ impl SrtpTransform {
         Self::CounterMode(Box::new(CounterMode {
             cipher: AesCounter::new(&derived.encryption),
             salt: copied(&derived.salt),
-            authentication: hmac::Key::new(
-                hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-                &derived.authentication,
-            ),
+            authentication: Hmac::new_from_slice(&derived.authentication)
+                .expect("HMAC takes keys of any length"),
             tag_len,
         }))
     }
@@ -87,11 +89,11 @@ impl CounterMode {
     }
 
     /// The tag of `packet`, followed by `roc`: the first [`Self::tag_len`] bytes.
-    pub(super) fn tag(&self, packet: &[u8], roc: &[u8]) -> hmac::Tag {
-        let mut context = hmac::Context::with_key(&self.authentication);
-        context.update(packet);
-        context.update(roc);
-        context.sign()
+    pub(super) fn tag(&self, packet: &[u8], roc: &[u8]) -> [u8; 20] {
+        let mut authentication = self.authentication.clone();
+        authentication.update(packet);
+        authentication.update(roc);
+        authentication.finalize().into_bytes().into()
     }
 
     /// Compares the tag in constant time.
@@ -100,7 +102,7 @@ impl CounterMode {
     /// [`SrtpError::Authentication`] if `tag` is not that of `packet`, followed by `roc`.
     pub(super) fn verify(&self, packet: &[u8], roc: &[u8], tag: &[u8]) -> Result<(), SrtpError> {
         let right = self.tag(packet, roc);
-        constant_time::verify_slices_are_equal(&right.as_ref()[..self.tag_len], tag)
+        constant_time::verify_slices_are_equal(&right[..self.tag_len], tag)
             .map_err(|_| SrtpError::Authentication)
     }
 }
