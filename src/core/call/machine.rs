@@ -449,6 +449,11 @@ impl Machine {
         &self.call
     }
 
+    /// Whether keys of encrypted audio are secret: no third party can read the SIP of the peer.
+    pub fn are_keys_secret(&self) -> bool {
+        self.session.are_keys_secret()
+    }
+
     /// The call's dialog.
     pub fn dialog(&self) -> DialogId {
         self.dialog

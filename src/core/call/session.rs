@@ -270,6 +270,12 @@ impl Session {
         self.plan.clone()
     }
 
+    /// Whether keys in the descriptions of both sides are secret: no third party can read the SIP of
+    /// the peer.
+    pub fn are_keys_secret(&self) -> bool {
+        self.terms.is_signalling_encrypted
+    }
+
     /// The loss of media after this silence, with the addresses of both sides; `unauthenticated`
     /// packets came that were not protected with the agreed key.
     pub fn loss(&self, silence: Silence, unauthenticated: u64) -> MediaLoss {

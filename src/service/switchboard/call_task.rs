@@ -39,10 +39,14 @@ use aftertone_core::{
     call::{Action, CallError, DialogRole, Input, LocalAudio, Machine, MediaEnd, MediaTerms},
     model::{CallState, Operation, OperationEnd, OperationId, OperationKind, RecordingId, Silence},
     operation,
-    proto::sip::{
-        Status,
-        endpoint::{self, DialogId, Event, IncomingInvite, Loss},
-        path::{Path, is_private},
+    proto::{
+        sdp::SrtpKeys,
+        sip::{
+            Status,
+            endpoint::{self, DialogId, Event, IncomingInvite, Loss},
+            path::{Path, is_private},
+        },
+        srtp::CryptoSuite,
     },
 };
 
@@ -59,6 +63,8 @@ pub(super) struct CallTask {
     peer: Option<SocketAddr>,
     /// Whether `peer` may be forged.
     is_peer_doubtful: bool,
+    /// The suite of the encrypted audio.
+    encryption: Option<CryptoSuite>,
     mailbox: Mailbox,
     leg: Option<Leg>,
     /// Events of the leg; `None` once no more can come.
@@ -173,6 +179,7 @@ impl CallTask {
             advertised,
             peer: None,
             is_peer_doubtful: false,
+            encryption: None,
             mailbox,
             route_plan: None,
             placed: None,
@@ -466,6 +473,23 @@ impl CallTask {
         self.machine.handle_input(input, self.drivers.now());
     }
 
+    /// Logs the suite when the encryption of the audio begins or changes.
+    fn note_encryption(&mut self, suite: Option<CryptoSuite>) {
+        if std::mem::replace(&mut self.encryption, suite) == suite {
+            return;
+        }
+        match suite {
+            Some(suite) => info!(srtp.suite = suite.name(), "The audio is encrypted"),
+            None => info!("The audio is not encrypted any more: another party has taken over"),
+        }
+        if suite.is_some() && !self.machine.are_keys_secret() {
+            warn!(
+                "The keys of the audio were sent over SIP without TLS: on the way they can be read, \
+                 and the audio decrypted"
+            );
+        }
+    }
+
     fn peer_words(&self) -> String {
         self.peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string())
     }
@@ -610,6 +634,7 @@ impl CallTask {
             Action::DialReferral(call) => self.dial_referral(*call).await,
             Action::OpenLeg => self.open_leg(),
             Action::ConnectLeg(plan) => {
+                self.note_encryption(plan.srtp.as_ref().map(SrtpKeys::suite));
                 let host = self.peer.map(|peer| peer.ip());
                 let connect = if self.is_peer_doubtful {
                     LegCommand::ConnectUnproven

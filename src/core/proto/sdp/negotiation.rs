@@ -43,7 +43,7 @@ pub struct LocalSecurity {
     pub policy: SrtpPolicy,
     /// Whether the session is encrypted already: then it stays so.
     pub is_encrypted: bool,
-    /// Whether nobody on the way can read our descriptions. If not, an offer with
+    /// Whether third parties cannot read our descriptions on the way. If they can, an offer with
     /// [`SrtpPolicy::Optional`] has no keys: they would protect nothing.
     pub is_signalling_encrypted: bool,
     /// What our keys are derived from.
