@@ -46,6 +46,8 @@ pub struct ProtectionStats {
     pub unauthenticated: u64,
     /// Packets that came before, or are too old to know.
     pub replayed: u64,
+    /// Datagrams that were neither RTP nor RTCP.
+    pub malformed: u64,
 }
 
 impl Protection {
@@ -157,7 +159,13 @@ impl Srtp {
         match error {
             None => self.refused = 0,
             Some(SrtpError::Replayed | SrtpError::TooOld) => self.counts.replayed += 1,
-            Some(_) => {
+            Some(SrtpError::TooShort | SrtpError::Malformed) => self.counts.malformed += 1,
+            Some(
+                SrtpError::Authentication
+                | SrtpError::WrongMki
+                | SrtpError::OutOfOrder
+                | SrtpError::KeyExhausted,
+            ) => {
                 self.counts.unauthenticated += 1;
                 self.refused += 1;
             }

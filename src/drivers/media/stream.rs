@@ -347,7 +347,7 @@ impl Stream {
             received: self.receiver.stats(),
             sent: self.sender.sent(),
             strangers: self.strangers,
-            malformed: self.malformed,
+            malformed: self.malformed + self.protection.stats().malformed,
             refused: self.protection.stats(),
         }
     }
