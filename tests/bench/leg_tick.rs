@@ -1,5 +1,5 @@
 //! The cost of one tick of a recorded G.711 call: receive, decode, detect speech, keep, send
-//! silence.
+//! silence; in the clear, and protected by SRTP.
 
 use std::{
     hint::black_box,
@@ -17,7 +17,8 @@ use aftertone_core::{
     model::{CallId, OperationId, RecordAction, RecordRequest, RecordingId},
     proto::{
         rtp::{PayloadType, RtpTimestamp, SeqNo, Ssrc, packet::Header},
-        sdp::{Codec, Direction, Payload, StreamPlan},
+        sdp::{Codec, Direction, Payload, SrtpKeys, StreamPlan},
+        srtp::{CryptoSuite, MasterKey, SrtpSender},
     },
 };
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -27,6 +28,20 @@ use tokio::sync::mpsc;
 const FOR_EVER: u32 = 10_000_000;
 
 fn leg_tick(criterion: &mut Criterion) {
+    let suites = [CryptoSuite::AesCm128HmacSha1_80, CryptoSuite::AeadAes256Gcm];
+    recorded_leg(criterion, "one tick of a recorded G.711 leg", None);
+    for suite in suites {
+        let name = format!("the same with {}", suite.name());
+        recorded_leg(criterion, &name, Some(suite));
+    }
+}
+
+fn key(suite: CryptoSuite, seed: u8) -> MasterKey {
+    let bytes = vec![seed; suite.key_len() + suite.salt_len()];
+    MasterKey::from_bytes(suite, &bytes).expect("a key of the suite's length")
+}
+
+fn recorded_leg(criterion: &mut Criterion, name: &str, suite: Option<CryptoSuite>) {
     let ports = PortPool::new(PortRange::Ephemeral, Duration::ZERO);
     let pair = ports.bind(Ipv4Addr::LOCALHOST.into()).expect("a free pair of ports");
     let local = pair.local;
@@ -54,7 +69,12 @@ fn leg_tick(criterion: &mut Criterion) {
         direction: Direction::SendRecv,
         ptime_ms: 20,
         rtcp_mux: false,
-        srtp: None,
+        srtp: suite.map(|suite| SrtpKeys {
+            tag: 1,
+            ours: key(suite, 1),
+            theirs: key(suite, 2),
+            mki: None,
+        }),
     };
     let request = RecordRequest {
         action: RecordAction::Record,
@@ -77,7 +97,8 @@ fn leg_tick(criterion: &mut Criterion) {
 
     let mut scratch = Scratch::default();
     let (mut packet, mut count) = (Vec::new(), 0_u32);
-    criterion.bench_function("one tick of a recorded G.711 leg", |bencher| {
+    let mut protector = suite.map(|suite| SrtpSender::new(key(suite, 2), None));
+    criterion.bench_function(name, |bencher| {
         bencher.iter_custom(|ticks| {
             let mut spent = Duration::ZERO;
             for _ in 0..ticks {
@@ -91,6 +112,9 @@ fn leg_tick(criterion: &mut Criterion) {
                 packet.clear();
                 header.write(&mut packet);
                 packet.extend((0..160_u32).map(|n| (n.wrapping_mul(count) >> 3) as u8));
+                if let Some(protector) = &mut protector {
+                    protector.protect(&mut packet).expect("a packet with a growing number");
+                }
                 peer.send_to(&packet, local).expect("loopback takes packets");
                 count = count.wrapping_add(1);
                 let began = Instant::now();

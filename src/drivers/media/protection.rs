@@ -18,7 +18,7 @@ const PACKET_CAPACITY: usize = 512;
 
 /// The protection of one stream in both directions.
 #[derive(Debug)]
-pub(super) enum Protection {
+pub(super) enum PacketProtection {
     /// RTP and RTCP in the clear.
     None,
     /// SRTP and SRTCP.
@@ -50,7 +50,7 @@ pub struct ProtectionStats {
     pub malformed: u64,
 }
 
-impl Protection {
+impl PacketProtection {
     /// A protection with these keys, or none.
     pub(super) fn new(keys: Option<&SrtpKeys>) -> Self {
         keys.map_or(Self::None, |keys| Self::Srtp(Box::new(Srtp::new(keys))))

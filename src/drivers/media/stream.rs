@@ -15,7 +15,7 @@ use std::{
 use super::{
     leg_event::{LegEvent, Unsent},
     leg_settings::{Settings, frames},
-    protection::Protection,
+    protection::PacketProtection,
     receiver::{PlayedFrame, Receiver},
     reports::Reports,
     sender::{Format, Sender},
@@ -89,7 +89,7 @@ pub(super) struct Stream {
     changed_at: Option<u64>,
     sender: Sender,
     reports: Reports,
-    protection: Protection,
+    protection: PacketProtection,
     pacer: Pacer,
     peer: PeerActivity,
     sending: Sending,
@@ -139,7 +139,7 @@ impl Stream {
             changed_at: None,
             sender: Sender::new(format_of(&plan), &mut rng)?,
             reports: Reports::new(frame, &mut rng),
-            protection: Protection::new(plan.srtp.as_ref()),
+            protection: PacketProtection::new(plan.srtp.as_ref()),
             pacer: Pacer::default(),
             peer: PeerActivity {
                 heard_at: frame,
