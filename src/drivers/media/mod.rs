@@ -30,6 +30,7 @@ mod stream_stats;
 mod tape;
 pub mod targets;
 pub mod transport;
+pub mod webrtc;
 
 pub use engine::{Engine, EngineConfig, Leg, LegGone, OpenLeg};
 pub use leg::{LegCommand, Muted};
