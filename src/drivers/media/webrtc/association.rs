@@ -19,9 +19,9 @@ use super::{
     failure::{DtlsAlert, SecureFailure},
     fingerprint::Fingerprints,
     identity::DtlsIdentity,
-    outgoing::Outgoing,
     role::DtlsRole,
     rsa_request,
+    transmits::Transmits,
 };
 use aftertone_core::proto::srtp::{CryptoSuite, MasterKey};
 
@@ -99,7 +99,7 @@ impl Association {
     pub(super) fn new(
         beginning: Beginning<'_>,
         now: Instant,
-        outgoing: &mut Outgoing,
+        outgoing: &mut Transmits,
     ) -> Result<Self, SecureFailure> {
         let Beginning { identity, role, peer, is_proven, fingerprints } = beginning;
         let mut dtls = if is_proven {
@@ -139,7 +139,7 @@ impl Association {
         &mut self,
         now: Instant,
         datagram: &[u8],
-        outgoing: &mut Outgoing,
+        outgoing: &mut Transmits,
     ) -> Progress {
         (self.heard_at, self.has_answered) = (now, true);
         let handled =
@@ -157,7 +157,7 @@ impl Association {
     }
 
     /// Sends flights again, and gives up in the end.
-    pub(super) fn handle_timeout(&mut self, now: Instant, outgoing: &mut Outgoing) -> Progress {
+    pub(super) fn handle_timeout(&mut self, now: Instant, outgoing: &mut Transmits) -> Progress {
         match self.dtls.handle_timeout(now) {
             Ok(()) => self.drain(now, outgoing),
             Err(error) => self.fail(&error),
@@ -170,7 +170,7 @@ impl Association {
     }
 
     /// Tells the peer that the association is over.
-    pub(super) fn close(&mut self, now: Instant, outgoing: &mut Outgoing) {
+    pub(super) fn close(&mut self, now: Instant, outgoing: &mut Transmits) {
         if self.dtls.close().is_ok() {
             self.drain(now, outgoing);
         }
@@ -205,7 +205,7 @@ impl Association {
     }
 
     /// Takes all outputs of the connection.
-    fn drain(&mut self, now: Instant, outgoing: &mut Outgoing) -> Progress {
+    fn drain(&mut self, now: Instant, outgoing: &mut Transmits) -> Progress {
         let mut buffer = [0; LONGEST_OUTPUT];
         let mut has_closed = false;
         loop {

@@ -106,16 +106,16 @@ impl fmt::Debug for IceCredentials {
 /// The agent of one session.
 #[derive(Debug)]
 pub(super) struct IceLite {
-    current: Expected,
+    current: IceGeneration,
     /// What the peer may still use after a restart, until the new checks have selected an address.
-    former: Option<Expected>,
+    former: Option<IceGeneration>,
     checked: [Option<CheckedAddress>; MOST_CHECKED],
     selected: Option<SocketAddr>,
 }
 
 /// What the checks of one generation (between two restarts) look like.
 #[derive(Debug)]
-struct Expected {
+struct IceGeneration {
     /// Our user name fragment, a colon, and that of the peer.
     username: String,
     /// Made from our password; its `Debug` prints the algorithm only.
@@ -132,7 +132,7 @@ struct CheckedAddress {
 
 /// What has become of a datagram with STUN.
 #[derive(Debug)]
-pub(super) enum Checked {
+pub(super) enum CheckOutcome {
     /// The check is good: this is the answer.
     Good {
         /// The bytes of the answer.
@@ -153,7 +153,7 @@ pub(super) enum Checked {
 impl IceLite {
     pub(super) fn new(local: &IceCredentials, remote: &IceCredentials) -> Self {
         Self {
-            current: Expected::new(local, remote),
+            current: IceGeneration::new(local, remote),
             former: None,
             checked: [None; MOST_CHECKED],
             selected: None,
@@ -163,7 +163,7 @@ impl IceLite {
     /// Takes new credentials (RFC 8445 section 9). What was selected stays so until the peer
     /// selects an address by a check with the new ones.
     pub(super) fn restart(&mut self, local: &IceCredentials, remote: &IceCredentials) {
-        let before = std::mem::replace(&mut self.current, Expected::new(local, remote));
+        let before = std::mem::replace(&mut self.current, IceGeneration::new(local, remote));
         if before.has_been_checked || self.former.is_none() {
             self.former = Some(before);
         }
@@ -171,20 +171,25 @@ impl IceLite {
 
     /// Takes a datagram with STUN. A stranger's costs a CRC and a comparison; only one with the
     /// right user name costs an HMAC.
-    pub(super) fn check(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Checked {
+    pub(super) fn check(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> CheckOutcome {
         let request = match BindingRequest::parse(datagram) {
             Ok(request) => request,
-            Err(NotACheck::NotIce | NotACheck::Malformed) => return Checked::Foreign,
+            Err(NotACheck::NotIce | NotACheck::Malformed) => return CheckOutcome::Foreign,
         };
         let is_current = self.current.username.as_bytes() == request.username;
         let expected = if is_current { Some(&mut self.current) } else { self.former.as_mut() };
         let expected = expected
             .filter(|expected| expected.username.as_bytes() == request.username)
             .filter(|expected| request.is_from_holder_of(&expected.key));
-        let Some(expected) = expected else { return Checked::WrongCredentials };
+        let Some(expected) = expected else { return CheckOutcome::WrongCredentials };
         if request.is_controlled {
             // RFC 8445 section 7.3.1.1: a lite agent cannot take over control.
-            return Checked::Conflict(request.role_conflict(&expected.key));
+            return CheckOutcome::Conflict(request.role_conflict(&expected.key));
         }
         expected.has_been_checked = true;
         let answer = request.success(from, &expected.key);
@@ -197,7 +202,7 @@ impl IceLite {
             }
         }
         let is_new = self.note(now, from);
-        Checked::Good { answer, is_new, is_selected: is_changed }
+        CheckOutcome::Good { answer, is_new, is_selected: is_changed }
     }
 
     /// Whether a check from this address has come in the last 30 s.
@@ -249,7 +254,7 @@ impl IceLite {
     }
 }
 
-impl Expected {
+impl IceGeneration {
     fn new(local: &IceCredentials, remote: &IceCredentials) -> Self {
         Self {
             username: format!("{}:{}", local.ufrag, remote.ufrag),
@@ -302,11 +307,11 @@ mod tests {
         for (at, port) in [1, 2].into_iter().enumerate() {
             let now = now + Duration::from_millis(at as u64);
             let result = agent.check(now, address(port), &request(&[]));
-            assert!(matches!(result, Checked::Good { is_new: true, is_selected: false, .. }));
+            assert!(matches!(result, CheckOutcome::Good { is_new: true, is_selected: false, .. }));
             assert_eq!(agent.destination(now), Some(address(port)));
         }
         let result = agent.check(now, address(1), &request(&[NOMINATE]));
-        assert!(matches!(result, Checked::Good { is_new: false, is_selected: true, .. }));
+        assert!(matches!(result, CheckOutcome::Good { is_new: false, is_selected: true, .. }));
         agent.check(now + Duration::from_secs(1), address(2), &request(&[]));
         assert_eq!(agent.destination(now), Some(address(1)));
         assert!(agent.is_checked(address(2), now) && !agent.is_checked(address(3), now));
@@ -335,9 +340,9 @@ mod tests {
         ] {
             let datagram = check(username, &password.repeat(6), 1, &[NOMINATE]);
             let result = agent.check(now, address(1), &datagram);
-            assert!(matches!(result, Checked::WrongCredentials), "{username} {password}");
+            assert!(matches!(result, CheckOutcome::WrongCredentials), "{username} {password}");
         }
-        assert!(matches!(agent.check(now, address(1), &[0; 40]), Checked::Foreign));
+        assert!(matches!(agent.check(now, address(1), &[0; 40]), CheckOutcome::Foreign));
         assert_eq!(agent.destination(now), None);
     }
 
@@ -345,7 +350,7 @@ mod tests {
     fn a_peer_that_believes_to_be_controlled_is_told_of_the_conflict() {
         let (mut agent, now) = (agent(), Instant::now());
         let result = agent.check(now, address(1), &request(&[CONTROLLED]));
-        assert!(matches!(result, Checked::Conflict(answer) if answer[..2] == [1, 0x11]));
+        assert!(matches!(result, CheckOutcome::Conflict(answer) if answer[..2] == [1, 0x11]));
         assert_eq!(agent.destination(now), None);
     }
 
@@ -357,7 +362,7 @@ mod tests {
         assert_eq!(agent.destination(now), Some(address(1)));
         // A keep-alive of the former generation.
         let result = agent.check(now, address(1), &request(&[NOMINATE]));
-        assert!(matches!(result, Checked::Good { is_selected: false, .. }));
+        assert!(matches!(result, CheckOutcome::Good { is_selected: false, .. }));
         let renewed = |more: &[(u16, &[u8])]| check("news:anew", &"news".repeat(6), 2, more);
         agent.check(now, address(2), &renewed(&[]));
         assert_eq!(agent.destination(now), Some(address(1)));
@@ -367,7 +372,7 @@ mod tests {
         agent.check(now, address(2), &renewed(&[NOMINATE]));
         assert_eq!(agent.destination(now), Some(address(2)));
         let late = agent.check(now, address(1), &request(&[NOMINATE]));
-        assert!(matches!(late, Checked::WrongCredentials));
+        assert!(matches!(late, CheckOutcome::WrongCredentials));
     }
 
     #[test]
@@ -377,7 +382,7 @@ mod tests {
         agent.restart(&credentials("lost"), &credentials("lost"));
         agent.restart(&credentials("news"), &credentials("anew"));
         let result = agent.check(now, address(1), &request(&[NOMINATE]));
-        assert!(matches!(result, Checked::Good { .. }));
+        assert!(matches!(result, CheckOutcome::Good { .. }));
     }
 
     #[test]

@@ -10,11 +10,11 @@ mod fingerprint;
 mod gate;
 mod ice_lite;
 mod identity;
-mod outgoing;
 mod role;
 mod rsa_request;
 mod session;
 mod stun;
+mod transmits;
 mod verifier;
 
 pub use failure::{DtlsAlert, SecureFailure};

@@ -25,10 +25,10 @@ use super::{
     failure::SecureFailure,
     fingerprint::Fingerprints,
     gate::HandshakeGate,
-    ice_lite::{Checked, IceCredentials, IceLite},
+    ice_lite::{CheckOutcome, IceCredentials, IceLite},
     identity::DtlsIdentity,
-    outgoing::Outgoing,
     role::DtlsRole,
+    transmits::Transmits,
 };
 use aftertone_core::proto::srtp::{CryptoSuite, SrtpError, SrtpReceiver, SrtpSender};
 
@@ -144,9 +144,9 @@ pub struct SecureSession {
     association: Option<Association>,
     /// Failed handshakes since the last description that changed anything.
     failures: u32,
-    media: Option<Media>,
-    waiting: Waiting,
-    outgoing: Outgoing,
+    media: Option<SrtpMedia>,
+    waiting: AwaitedStep,
+    outgoing: Transmits,
     events: VecDeque<SecureEvent>,
     stats: SecureStats,
     conflicts: u64,
@@ -154,7 +154,7 @@ pub struct SecureSession {
 
 /// Both directions, once there are keys.
 #[derive(Debug)]
-struct Media {
+struct SrtpMedia {
     suite: CryptoSuite,
     sender: SrtpSender,
     receiver: SrtpReceiver,
@@ -170,7 +170,7 @@ struct Media {
 
 /// The step that the peer has to take next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiting {
+enum AwaitedStep {
     /// An ICE check, since this time.
     ForCheck(Instant),
     /// A ClientHello, since this time.
@@ -187,8 +187,8 @@ impl SecureSession {
             association: None,
             failures: 0,
             media: None,
-            waiting: Waiting::Nothing,
-            outgoing: Outgoing::default(),
+            waiting: AwaitedStep::Nothing,
+            outgoing: Transmits::default(),
             events: VecDeque::new(),
             stats: SecureStats::default(),
             conflicts: 0,
@@ -214,7 +214,7 @@ impl SecureSession {
                 ) => {
                     if (former, former_peer) != (local, remote) {
                         ice.restart(local, remote);
-                        self.waiting = Waiting::ForCheck(now);
+                        self.waiting = AwaitedStep::ForCheck(now);
                     }
                 }
                 _ => self.take_path(now),
@@ -227,7 +227,7 @@ impl SecureSession {
             self.association = None;
             self.failures = 0;
             // After an ICE restart the first check begins it.
-            if !matches!(self.waiting, Waiting::ForCheck(_)) {
+            if !matches!(self.waiting, AwaitedStep::ForCheck(_)) {
                 self.begin(now);
             }
         }
@@ -257,8 +257,8 @@ impl SecureSession {
     pub fn next_timeout(&self) -> Option<Instant> {
         let association = self.association.as_ref().and_then(Association::timeout);
         let patience = match self.waiting {
-            Waiting::ForCheck(since) | Waiting::ForHello(since) => Some(since + PATIENCE),
-            Waiting::Nothing => None,
+            AwaitedStep::ForCheck(since) | AwaitedStep::ForHello(since) => Some(since + PATIENCE),
+            AwaitedStep::Nothing => None,
         };
         association.into_iter().chain(patience).min()
     }
@@ -274,20 +274,20 @@ impl SecureSession {
             self.advance(now, progress);
         }
         match self.waiting {
-            Waiting::ForCheck(since) if now >= since + PATIENCE => {
-                self.waiting = Waiting::Nothing;
+            AwaitedStep::ForCheck(since) if now >= since + PATIENCE => {
+                self.waiting = AwaitedStep::Nothing;
                 if let SecurePath::Ice { candidates, .. } = &self.config.path {
                     let (at, wrong) = (candidates.clone(), self.stats.wrong_checks);
                     let failure = SecureFailure::NoCheck { at, wrong, conflicts: self.conflicts };
                     self.tell(SecureEvent::Failed(failure));
                 }
             }
-            Waiting::ForHello(since) if now >= since + PATIENCE => {
-                self.waiting = Waiting::Nothing;
+            AwaitedStep::ForHello(since) if now >= since + PATIENCE => {
+                self.waiting = AwaitedStep::Nothing;
                 let peer = self.destination(now);
                 self.tell(SecureEvent::Failed(SecureFailure::NoClientHello { peer }));
             }
-            Waiting::ForCheck(_) | Waiting::ForHello(_) | Waiting::Nothing => {}
+            AwaitedStep::ForCheck(_) | AwaitedStep::ForHello(_) | AwaitedStep::Nothing => {}
         }
     }
 
@@ -338,7 +338,7 @@ impl SecureSession {
         if let Some(mut association) = self.association.take() {
             association.close(now, &mut self.outgoing);
         }
-        self.waiting = Waiting::Nothing;
+        self.waiting = AwaitedStep::Nothing;
     }
 
     /// Takes over the path of the configuration.
@@ -346,7 +346,7 @@ impl SecureSession {
         match &self.config.path {
             SecurePath::Ice { local, remote, .. } => {
                 self.ice = Some(IceLite::new(local, remote));
-                self.waiting = Waiting::ForCheck(now);
+                self.waiting = AwaitedStep::ForCheck(now);
             }
             SecurePath::Direct { peer, .. } => {
                 self.ice = None;
@@ -361,9 +361,9 @@ impl SecureSession {
     fn begin(&mut self, now: Instant) {
         let Some(peer) = self.destination(now) else { return };
         match self.config.role {
-            DtlsRole::Server => self.waiting = Waiting::ForHello(now),
+            DtlsRole::Server => self.waiting = AwaitedStep::ForHello(now),
             DtlsRole::Client => {
-                self.waiting = Waiting::Nothing;
+                self.waiting = AwaitedStep::Nothing;
                 self.associate(now, peer);
             }
         }
@@ -390,7 +390,7 @@ impl SecureSession {
             return SecureDatagram::Refused;
         };
         match ice.check(now, from, datagram) {
-            Checked::Good { answer, is_new, is_selected } => {
+            CheckOutcome::Good { answer, is_new, is_selected } => {
                 self.outgoing.push(from, answer);
                 if is_new {
                     self.tell(SecureEvent::Checked(from));
@@ -398,24 +398,24 @@ impl SecureSession {
                 if is_selected {
                     self.tell(SecureEvent::Selected(from));
                 }
-                if let Waiting::ForCheck(_) = self.waiting {
-                    self.waiting = Waiting::Nothing;
+                if let AwaitedStep::ForCheck(_) = self.waiting {
+                    self.waiting = AwaitedStep::Nothing;
                     if self.association.is_none() {
                         self.begin(now);
                     }
                 }
                 SecureDatagram::Consumed
             }
-            Checked::Conflict(answer) => {
+            CheckOutcome::Conflict(answer) => {
                 self.conflicts += 1;
                 self.outgoing.push(from, answer);
                 SecureDatagram::Consumed
             }
-            Checked::WrongCredentials => {
+            CheckOutcome::WrongCredentials => {
                 self.stats.wrong_checks += 1;
                 SecureDatagram::Refused
             }
-            Checked::Foreign => {
+            CheckOutcome::Foreign => {
                 self.stats.malformed += 1;
                 SecureDatagram::Refused
             }
@@ -470,7 +470,7 @@ impl SecureSession {
             && Association::is_client_hello(datagram)
             && gate.admit(from.ip(), now);
         if may_begin {
-            self.waiting = Waiting::Nothing;
+            self.waiting = AwaitedStep::Nothing;
             self.associate(now, from);
         }
         may_begin
@@ -577,7 +577,7 @@ impl SecureSession {
                 (media.unauthenticated, media.has_passed) = (0, false);
             }
             None => {
-                self.media = Some(Media {
+                self.media = Some(SrtpMedia {
                     suite,
                     sender: SrtpSender::new(ours, None),
                     receiver: SrtpReceiver::new(theirs, None),
@@ -613,7 +613,7 @@ impl SecureSession {
     }
 }
 
-impl Media {
+impl SrtpMedia {
     /// Notes an authenticated packet. If it comes from another port than those before, and these
     /// have ceased, the peer has moved.
     fn follow(&mut self, from: SocketAddr, now: Instant) {

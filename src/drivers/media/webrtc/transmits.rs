@@ -8,9 +8,9 @@ use std::{collections::VecDeque, net::SocketAddr};
 const MOST: usize = 32;
 
 #[derive(Debug, Default)]
-pub(super) struct Outgoing(VecDeque<(SocketAddr, Vec<u8>)>);
+pub(super) struct Transmits(VecDeque<(SocketAddr, Vec<u8>)>);
 
-impl Outgoing {
+impl Transmits {
     pub(super) fn push(&mut self, to: SocketAddr, datagram: Vec<u8>) {
         if self.0.len() < MOST {
             self.0.push_back((to, datagram));
