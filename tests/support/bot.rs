@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub const TOKEN: &str = "a-test-token-that-is-long-enough";
+/// How long the bot keeps an idle connection. The server closes one after 10 s, and a request that
+/// meets the end of its connection fails.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// A running bot.
 pub struct Bot {
@@ -66,7 +69,7 @@ impl Bot {
             .route("/files/{name}", routing::get(file))
             .with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().pool_idle_timeout(IDLE).build().unwrap();
         Self { address, client, shared, api: String::new(), server }
     }
 

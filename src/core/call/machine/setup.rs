@@ -151,8 +151,9 @@ impl Machine {
 
 /// The end of a call whose media cannot be agreed on.
 fn without_media(refusal: &Refusal) -> Termination {
-    match refusal {
-        Refusal::NotEncrypted(fault) => Termination::NotEncrypted(*fault),
-        _ => Termination::MediaRefused,
+    if let Refusal::NotEncrypted(fault) = refusal {
+        Termination::NotEncrypted(*fault)
+    } else {
+        Termination::MediaRefused
     }
 }

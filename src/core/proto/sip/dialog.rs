@@ -108,7 +108,7 @@ enum DialogState {
         cseq: u32,
         transaction: TransactionId,
         /// The topmost Via of the INVITE.
-        via: Via,
+        via: Box<Via>,
         response: Bytes,
         resend: Retransmission,
         until: Instant,
@@ -382,7 +382,7 @@ impl Dialog {
         self.state = DialogState::Answered {
             cseq: request.cseq().number,
             transaction,
-            via: request.into_top_via(),
+            via: Box::new(request.into_top_via()),
             response,
             resend: Retransmission::start(now),
             until: now + SIXTY_FOUR_T1,
