@@ -160,6 +160,8 @@ struct SrtpMedia {
     receiver: SrtpReceiver,
     /// Where the peer is, if not found by ICE.
     peer: SocketAddr,
+    /// Where the last authenticated packet or the handshake came from.
+    heard_from: SocketAddr,
     heard_at: Instant,
     /// Packets that failed since the keys came, while none has passed.
     unauthenticated: u64,
@@ -328,6 +330,18 @@ impl SecureSession {
         }
     }
 
+    /// Whether the peer has shown that it receives what goes to the [`destination`]: by ICE, or by
+    /// a handshake or an authenticated packet from there. A description alone may name a victim.
+    ///
+    /// [`destination`]: Self::destination
+    pub fn is_destination_proven(&self, now: Instant) -> bool {
+        match (&self.ice, &self.media) {
+            (Some(ice), _) => ice.destination(now).is_some(),
+            (None, Some(media)) => media.peer == media.heard_from,
+            (None, None) => false,
+        }
+    }
+
     /// What was refused so far.
     pub fn stats(&self) -> SecureStats {
         self.stats
@@ -352,6 +366,11 @@ impl SecureSession {
                 self.ice = None;
                 if let Some(media) = &mut self.media {
                     media.peer = *peer;
+                }
+                if let Some(association) = self.association.as_mut()
+                    && association.is_connected()
+                {
+                    association.peer = *peer;
                 }
             }
         }
@@ -573,7 +592,8 @@ impl SecureSession {
             Some(media) => {
                 media.sender.replace_key(ours, None);
                 media.receiver.replace_key(theirs, None);
-                (media.suite, media.peer, media.heard_at) = (suite, peer, now);
+                (media.suite, media.heard_at) = (suite, now);
+                (media.peer, media.heard_from) = (peer, peer);
                 (media.unauthenticated, media.has_passed) = (0, false);
             }
             None => {
@@ -582,6 +602,7 @@ impl SecureSession {
                     sender: SrtpSender::new(ours, None),
                     receiver: SrtpReceiver::new(theirs, None),
                     peer,
+                    heard_from: peer,
                     heard_at: now,
                     unauthenticated: 0,
                     has_passed: false,
@@ -623,6 +644,6 @@ impl SrtpMedia {
             }
             self.peer = from;
         }
-        self.heard_at = now;
+        (self.heard_from, self.heard_at) = (from, now);
     }
 }

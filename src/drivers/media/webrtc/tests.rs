@@ -285,6 +285,29 @@ fn media_move_with_the_selected_address_and_a_restart_keeps_the_keys() {
 }
 
 #[test]
+fn an_address_is_proven_by_a_handshake_or_an_authenticated_packet_but_not_by_a_description() {
+    let mut network = Network::new(8, Faults::default());
+    let (mut client, mut server) = phones(&network);
+    assert!(!client.session.is_destination_proven(network.now));
+    assert!(run(&mut network, &mut [&mut client, &mut server], LONG, both_connected));
+    assert!(server.session.is_destination_proven(network.now));
+    let moved = address(1, 4_200);
+    let config = SecureConfig {
+        identity: OURS.clone(),
+        path: SecurePath::Direct { peer: moved, host: None },
+        role: DtlsRole::Server,
+        fingerprints: of(&THEIRS),
+    };
+    server.session.renew(config, network.now);
+    assert_eq!(server.session.destination(network.now), Some(moved));
+    assert!(!server.session.is_destination_proven(network.now));
+    client.at = moved;
+    assert_eq!(talk(&mut network, &mut client, &mut server), (50, 50));
+    assert!(server.session.is_destination_proven(network.now));
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
 fn a_peer_without_further_checks_gets_nothing_more() {
     let mut call = IceCall::new();
     call.check(call.browser.at, "ours", &[stun_messages::NOMINATE]);
