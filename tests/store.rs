@@ -454,7 +454,10 @@ async fn a_recording_lives_its_life(place: Place) {
     assert_eq!(fixture.store.mark_due(SteadyMillis(8_999), 10).await.unwrap(), []);
     let at_once = Some(SteadyMillis(0));
     let marked = RecordingRow { state: RecordingState::Deleting, expires_at: at_once, ..row };
-    assert_eq!(fixture.store.mark_due(SteadyMillis(9_000), 10).await.unwrap(), [marked.clone()]);
+    assert_eq!(
+        fixture.store.mark_due(SteadyMillis(9_000), 10).await.unwrap(),
+        std::slice::from_ref(&marked)
+    );
     assert_eq!(fixture.store.recording(id).await.unwrap(), Some(marked));
 
     // After a crash between the bytes and the row it is due again.
