@@ -123,7 +123,7 @@ fn requests(transport: Transport, route: &str, record_route: &str) -> Vec<(Strin
     let mut line = Line::new();
     let mut sent = Vec::new();
     let mut note = |line: &mut Line| {
-        let text = line.sent.drain(..).last().unwrap().1;
+        let text = std::mem::take(&mut line.sent).pop().unwrap().1;
         sent.push((text.split(' ').next().unwrap().to_owned(), line.last_next_hop.clone()));
         text
     };
