@@ -15,8 +15,8 @@ use aftertone_core::{
 pub enum LegEvent {
     /// The first valid RTP packet has come.
     Heard,
-    /// A key was pressed, by RTP or [`Command::Press`](super::leg::Command::Press); reported once
-    /// for each press, whatever operation runs.
+    /// A key was pressed, by RTP or [`LegCommand::Press`](super::leg::LegCommand::Press); reported
+    /// once for each press, whatever operation runs.
     Tone {
         /// The key.
         tone: Tone,
