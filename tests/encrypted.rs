@@ -43,8 +43,8 @@ fn least(codec: &str) -> f64 {
     if codec == "opus" { 0.6 } else { 0.95 }
 }
 
-/// Records five seconds and compares them with the speech of the phone in `folder`. baresip hangs up
-/// when it has played all of its 15 seconds.
+/// Records five seconds and compares them with the speech of the phone in `folder`. baresip hangs
+/// up when it has played all of its 15 seconds.
 async fn record(bot: &Bot, call: &str, folder: &Path, least: f64) {
     let body = json!({"playBeep": false, "maxRecordDurationInSeconds": 5,
         "maxSilenceTimeoutInSeconds": 4});

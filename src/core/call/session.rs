@@ -238,8 +238,8 @@ impl Session {
         Some(sdp::make_offer(&media))
     }
 
-    /// Takes the answer of another party to this proposal on these terms. The session is with that party from now
-    /// on.
+    /// Takes the answer of another party to this proposal on these terms. The session is with that
+    /// party from now on.
     ///
     /// # Errors
     /// The answer is missing or does not fit; the session stays as it is.
@@ -270,8 +270,8 @@ impl Session {
         self.plan.clone()
     }
 
-    /// Whether keys in the descriptions of both sides are secret: no third party can read the SIP of
-    /// the peer.
+    /// Whether keys in the descriptions of both sides are secret: no third party can read the SIP
+    /// of the peer.
     pub fn are_keys_secret(&self) -> bool {
         self.terms.is_signalling_encrypted
     }

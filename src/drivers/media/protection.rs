@@ -113,8 +113,8 @@ impl PacketProtection {
         }
     }
 
-    /// The suite and the tag of the agreed keys, if the received packets show that the peer does not
-    /// use them; told once for each agreement.
+    /// The suite and the tag of the agreed keys, if the received packets show that the peer does
+    /// not use them; told once for each agreement.
     pub(super) fn first_mismatch(&mut self) -> Option<(CryptoSuite, u32)> {
         let Self::Srtp(srtp) = self else { return None };
         let is_news =

@@ -367,8 +367,8 @@ impl Stream {
         }
     }
 
-    /// Opens, parses, judges and takes one datagram. Returns the timestamp if it was a packet of the
-    /// peer's.
+    /// Opens, parses, judges and takes one datagram. Returns the timestamp if it was a packet of
+    /// the peer's.
     fn take(
         &mut self,
         buffer: &mut [u8],

@@ -235,8 +235,8 @@ impl Placed<'_> {
 
 impl RoutePlan {
     /// Plans a call to the registered phones of one of our users, in the given order, the preferred
-    /// phone first. For a SIPS URI, only phones that are reached over TLS count. `srtp` is the user's
-    /// own setting.
+    /// phone first. For a SIPS URI, only phones that are reached over TLS count. `srtp` is the
+    /// user's own setting.
     pub(super) fn to_phones(
         phones: Vec<Binding>,
         user: &Uri,
