@@ -236,7 +236,8 @@ async fn what_really_is_broken_is_refused_in_words() {
         ("hello\r\n".to_owned(), 400, "does not begin with v=0"),
         (offer(9, "m=video\r\n"), 400, "line 7 cannot be read"),
         (offer(9, "c=IN IP4\r\n"), 400, "line 7 cannot be read"),
-        (offer(9, "").replace("RTP/AVP", "RTP/SAVP"), 488, "RTP/SAVP"),
+        (offer(9, "").replace("RTP/AVP", "RTP/SAVP"), 488, "without keys"),
+        (offer(9, "").replace("RTP/AVP", "UDP/TLS/RTP/SAVPF"), 488, "UDP/TLS/RTP/SAVPF"),
         (offer(9, "").replace("0 101", &format!("96\r\na=rtpmap:96 {long}")), 488, "no codec"),
         (offer(0, ""), 488, "no audio"),
     ] {
