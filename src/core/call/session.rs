@@ -38,6 +38,10 @@ pub struct LocalAudio {
 pub struct Session {
     terms: MediaTerms,
     secret: MediaSecret,
+    /// For the next peer; no peer has a key of it yet.
+    next_secret: MediaSecret,
+    /// That of our last proposal to another party.
+    proposed: Option<MediaSecret>,
     id: u64,
     version: u64,
     local: Option<LocalAudio>,
@@ -74,9 +78,12 @@ impl Session {
         rng: &mut impl CryptoRng,
     ) -> Result<Self, Refusal> {
         let id = rng.next_u32();
+        let secret = MediaSecret::new(rng.random());
         let mut session = Self {
             terms,
-            secret: MediaSecret::new(rng.random()),
+            next_secret: secret.for_next_peer(),
+            secret,
+            proposed: None,
             id: u64::from(id),
             version: u64::from(id),
             local: None,
@@ -209,7 +216,9 @@ impl Session {
             }
         };
         self.version = media.session_version;
-        self.secret = media.security.secret;
+        if before.is_none() {
+            self.secret = self.take_next_secret();
+        }
         Ok(text)
     }
 
@@ -232,9 +241,11 @@ impl Session {
 
     /// Our offer to another party that is to replace the peer, on these terms; the session does not
     /// change. `None` before our address for the audio is known.
-    pub fn propose(&self, terms: &MediaTerms) -> Option<Description> {
+    pub fn propose(&mut self, terms: &MediaTerms) -> Option<Description> {
         let mut media = self.media_for_next_peer(self.local?, terms);
         media.session_version += 1;
+        // A party that declines knows the keys, so the next one gets others.
+        self.proposed = Some(self.take_next_secret());
         Some(sdp::make_offer(&media))
     }
 
@@ -255,7 +266,7 @@ impl Session {
         self.state = SessionState::Agreed;
         self.described = Some(offer.clone());
         self.version += 1;
-        self.secret = self.secret.for_next_peer();
+        self.secret = self.proposed.take().unwrap_or_else(|| self.take_next_secret());
         self.terms = terms.clone();
         Ok(())
     }
@@ -310,7 +321,13 @@ impl Session {
     /// Our side towards a peer that is to take the place of the present one, and must not get the
     /// same keys.
     fn media_for_next_peer(&self, local: LocalAudio, terms: &MediaTerms) -> LocalMedia {
-        self.media_with(local, terms, false, self.secret.for_next_peer())
+        self.media_with(local, terms, false, self.next_secret.clone())
+    }
+
+    /// The secret for the next peer; from now on there is another one.
+    fn take_next_secret(&mut self) -> MediaSecret {
+        let following = self.next_secret.for_next_peer();
+        std::mem::replace(&mut self.next_secret, following)
     }
 
     fn media_with(
@@ -355,5 +372,40 @@ fn refusal(error: NegotiationError) -> Refusal {
         | NegotiationError::Transport(_)
         | NegotiationError::NoCodec(_)
         | NegotiationError::BadAnswer => Refusal::NotAcceptable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    fn keys(description: &[u8]) -> BTreeSet<String> {
+        let text = String::from_utf8_lossy(description);
+        let keys = text.lines().filter_map(|line| line.split_once("inline:"));
+        keys.map(|(_, key)| key.to_owned()).collect()
+    }
+
+    #[test]
+    fn no_party_gets_the_keys_of_another_even_if_it_declines() {
+        let terms = MediaTerms {
+            codecs: vec![Codec::Pcmu],
+            srtp: SrtpPolicy::Required,
+            is_signalling_encrypted: true,
+        };
+        let mut session = Session::new(None, terms.clone(), &mut StdRng::seed_from_u64(1)).unwrap();
+        let local = LocalAudio { address: IpAddr::from([192, 0, 2, 1]), port: 4_000 };
+        let mut given = vec![keys(&session.describe(local).unwrap())];
+        for _ in 0..2 {
+            given.push(keys(session.propose(&terms).unwrap().to_string().as_bytes()));
+        }
+        given.push(keys(&session.replaced(None, terms.clone()).unwrap()));
+        given.push(keys(session.propose(&terms).unwrap().to_string().as_bytes()));
+        let all: BTreeSet<_> = given.iter().flatten().collect();
+        assert!(given.iter().all(|keys| keys.len() == 5), "{given:?}");
+        assert_eq!(all.len(), 25, "{given:?}");
     }
 }
